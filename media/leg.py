@@ -77,8 +77,8 @@ class Leg(Protocol):
     def send_text(self, text: str) -> None:
         """Queue one message, in order. Bounded: a reader that never reads ends the leg."""
 
-    def flush_soon(self) -> None:
-        """Sound was pushed into an idle playout: start at the next tick. Cheap, may be repeated."""
+    def wake(self) -> None:
+        """Sound was pushed into an idle playout: the first frame leaves at once. Cheap, may be repeated."""
 
     def stats(self) -> Mapping[str, float]:
         """Packets and bytes both ways, loss, jitter (ms), round trip (ms): names as Prometheus suffixes."""
