@@ -1,0 +1,300 @@
+"""The session's configuration: defaults, merge, locks, effective values.
+
+The canonical form is OpenAI Realtime's GA session object, held as plain JSON and always complete, so
+that what is reported is what is in force. A change is validated whole before any of it applies; it
+never becomes something else silently: a value that cannot be honoured is a `WireError` naming the
+field, and a locked field keeps its value and is reported with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from media.endpoint import EndpointSettings
+from realtime.adapters.base import Tool, ToolChoice
+from realtime.live.wire import Json, WireError, field_path
+from realtime.settings import AgentSettings
+
+MAX_INSTRUCTIONS = 100_000
+MAX_TOOLS = 128
+
+
+class _Fields(BaseModel):
+    """Unknown keys are taken and ignored: clients of other versions send them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ServerVad(_Fields):
+    type: Literal["server_vad"] = "server_vad"
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    prefix_padding_ms: Annotated[int, Field(ge=0, le=5000)] = 300
+    silence_duration_ms: Annotated[int, Field(ge=50, le=10_000)] = 500
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+class PcmFormat(_Fields):
+    type: Literal["audio/pcm"]
+    rate: Literal[24000] = 24000
+
+
+class Transcription(_Fields):
+    model: Annotated[str, Field(max_length=256)] | None = None
+    language: Annotated[str, Field(max_length=16)] | None = None
+    prompt: Annotated[str, Field(max_length=4096)] | None = None
+
+
+class NoiseReduction(_Fields):
+    type: Literal["near_field", "far_field"]
+
+
+class AudioInput(_Fields):
+    format: PcmFormat | None = None
+    transcription: Transcription | None = None
+    noise_reduction: NoiseReduction | None = None
+    turn_detection: ServerVad | None = None
+
+
+class VoiceId(_Fields):
+    id: Annotated[str, Field(max_length=128)]
+
+
+class AudioOutput(_Fields):
+    format: PcmFormat | None = None
+    voice: Annotated[str, Field(max_length=128)] | VoiceId | None = None
+    speed: Annotated[float, Field(ge=0.25, le=1.5)] = 1.0
+
+
+class Audio(_Fields):
+    input: AudioInput = AudioInput()
+    output: AudioOutput = AudioOutput()
+
+
+class FunctionTool(_Fields):
+    type: Literal["function"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+    parameters: Json | None = None
+
+
+class ChosenTool(_Fields):
+    type: Literal["function"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class SessionFields(_Fields):
+    """What `session.update`, a token's `session` and a call's `session` may set."""
+
+    type: Literal["realtime"] = "realtime"
+    model: Annotated[str, Field(max_length=256)] | None = None
+    instructions: Annotated[str, Field(max_length=MAX_INSTRUCTIONS)] = ""
+    output_modalities: Annotated[list[Literal["audio", "text"]], Field(min_length=1, max_length=1)] = ["audio"]
+    audio: Audio = Audio()
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] = []
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool = "auto"
+    max_output_tokens: Annotated[int, Field(ge=1, le=4096)] | Literal["inf"] = "inf"
+    truncation: Literal["auto", "disabled"] | Json = "auto"
+    tracing: Literal["auto"] | Json | None = None
+    prompt: Json | None = None
+    include: list[Annotated[str, Field(max_length=128)]] | None = None
+
+
+class ResponseFields(_Fields):
+    """What `response.create` may override for one response."""
+
+    instructions: Annotated[str, Field(max_length=MAX_INSTRUCTIONS)] | None = None
+    output_modalities: Annotated[list[Literal["audio", "text"]], Field(min_length=1, max_length=1)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=4096)] | Literal["inf"] | None = None
+    metadata: dict[str, Annotated[str, Field(max_length=512)]] | None = None
+    conversation: Literal["auto", "none"] | None = None
+
+
+def _validated(model: type[BaseModel], data: Mapping[str, Any], prefix: str, event_id: str | None) -> Json:
+    try:
+        return model.model_validate(data).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        steps = [step for step in first["loc"] if isinstance(step, int) or not (step[:1].isupper() or "[" in step)]
+        param = field_path((prefix, *(step for step in steps if step not in _UNION_ARMS)))
+        raise WireError(f"{param}: {first['msg']}", code="invalid_value", param=param, event_id=event_id) from None
+
+
+_UNION_ARMS = {"int", "str", "constrained-int", "constrained-str"}
+
+
+def _merge(base: Json, change: Json) -> Json:
+    """`change` over a copy of `base`: objects deeply, everything else by replacement."""
+    result = dict(base)
+    for key, value in change.items():
+        old = result.get(key)
+        result[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+@dataclass(slots=True)
+class SessionConfig:
+    """The effective configuration of one call."""
+
+    id: str
+    agent: str
+    data: Json
+    locked: frozenset[str] = frozenset()
+    expires_at: int | None = None
+    voice_fixed: bool = field(default=False)
+    """Set when the first audio was made: the voice no longer changes."""
+
+    @classmethod
+    def of_agent(
+        cls,
+        session_id: str,
+        name: str,
+        agent: AgentSettings,
+        *,
+        model: str,
+        voice: str,
+        tools: list[Json] | None = None,
+    ) -> SessionConfig:
+        """The defaults of the agent called `name`; `model` and `voice` are the effective names."""
+        turn = agent.turn_detection
+        data = SessionFields.model_validate(
+            {
+                "model": model,
+                "instructions": agent.instructions,
+                "audio": {
+                    "input": {
+                        "format": {"type": "audio/pcm", "rate": 24000},
+                        "transcription": {"language": agent.language},
+                        "turn_detection": turn.model_dump(),
+                    },
+                    "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": voice},
+                },
+                "tools": tools if tools is not None else agent.tools,
+            }
+        ).model_dump()
+        data["audio"]["input"]["transcription"] = {
+            key: value for key, value in data["audio"]["input"]["transcription"].items() if value is not None
+        }
+        return cls(session_id, name, data, frozenset(agent.locked))
+
+    def update(self, change: Mapping[str, Any], event_id: str | None = None, *, prefix: str = "session") -> None:
+        """Merge a client's partial session. Raises `WireError`; then nothing has changed."""
+        given = _validated(SessionFields, change, prefix, event_id)
+        for name in self.locked | {"model", "type"}:
+            given.pop(name, None)
+        audio = given.get("audio", {})
+        turn = audio.get("input", {}).get("turn_detection")
+        if turn is not None and self.data["audio"]["input"]["turn_detection"] is None:
+            audio["input"]["turn_detection"] = ServerVad.model_validate(turn).model_dump()
+        voice = audio.get("output", {}).get("voice")
+        if isinstance(voice, dict):
+            voice = audio["output"]["voice"] = voice["id"]
+        if voice is not None and self.voice_fixed and voice != self.voice:
+            raise WireError(
+                "The voice cannot be changed after the first audio.",
+                code="cannot_update_voice",
+                param=f"{prefix}.audio.output.voice",
+                event_id=event_id,
+            )
+        if voice is None:
+            audio.get("output", {}).pop("voice", None)
+        for part in ("input", "output"):  # null means "as before" where a value must stand
+            if audio.get(part, {}).get("format", ...) is None:
+                audio[part].pop("format")
+        self.data = _merge(self.data, given)
+
+    @property
+    def instructions(self) -> str:
+        return str(self.data["instructions"])
+
+    @property
+    def voice(self) -> str:
+        return str(self.data["audio"]["output"]["voice"])
+
+    @property
+    def speed(self) -> float:
+        return float(self.data["audio"]["output"]["speed"])
+
+    @property
+    def language(self) -> str | None:
+        transcription = self.data["audio"]["input"]["transcription"] or {}
+        language = transcription.get("language")
+        return str(language) if language else None
+
+    @property
+    def transcription_prompt(self) -> str | None:
+        transcription = self.data["audio"]["input"]["transcription"] or {}
+        prompt = transcription.get("prompt")
+        return str(prompt) if prompt else None
+
+    @property
+    def turn_detection(self) -> ServerVad | None:
+        turn = self.data["audio"]["input"]["turn_detection"]
+        return None if turn is None else ServerVad.model_validate(turn)
+
+    @property
+    def endpoint(self) -> EndpointSettings | None:
+        turn = self.turn_detection
+        if turn is None:
+            return None
+        return EndpointSettings(turn.threshold, turn.prefix_padding_ms, turn.silence_duration_ms)
+
+    def includes(self, what: str) -> bool:
+        return what in (self.data["include"] or [])
+
+    def to_wire(self) -> Json:
+        """The whole effective session, as `session.created` and `session.updated` carry it."""
+        extra: Json = {"id": self.id, "object": "realtime.session"}
+        if self.expires_at is not None:
+            extra["expires_at"] = self.expires_at
+        return extra | copy.deepcopy(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseConfig:
+    """The session's values with one `response.create`'s overrides."""
+
+    instructions: str
+    modality: Literal["audio", "text"]
+    tools: tuple[Tool, ...]
+    tool_choice: ToolChoice
+    max_output_tokens: int | None
+    metadata: Json | None
+    voice: str
+    speed: float
+
+    @classmethod
+    def of(cls, session: SessionConfig, change: Mapping[str, Any] | None, event_id: str | None) -> ResponseConfig:
+        """Raises `WireError` naming the field of `response` that is wrong or not supported."""
+        given = _validated(ResponseFields, change or {}, "response", event_id)
+        for name, wanted in (("conversation", ("none",)), ("input", None)):
+            if (change or {}).get(name) is not None and (wanted is None or given.get(name) in wanted):
+                raise WireError(
+                    f"response.{name}: responses outside the conversation are not supported.",
+                    code="unsupported_value",
+                    param=f"response.{name}",
+                    event_id=event_id,
+                )
+        values = session.data | {key: value for key, value in given.items() if value is not None}
+        limit = values["max_output_tokens"]
+        choice = values["tool_choice"]
+        return cls(
+            instructions=values["instructions"],
+            modality=values["output_modalities"][0],
+            tools=tuple(
+                Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {})
+                for tool in values["tools"]
+            ),
+            tool_choice=f"tool:{choice['name']}" if isinstance(choice, dict) else choice,
+            max_output_tokens=None if limit == "inf" else limit,
+            metadata=given.get("metadata"),
+            voice=session.voice,
+            speed=session.speed,
+        )

@@ -1,0 +1,180 @@
+"""What the conversation is told, and what it asks for. Plain data, no behaviour.
+
+Inputs go into `Conversation.handle(event, now)`; effects come out of it and are carried out by
+`session.py`, in order. `generation` names one response's chat and speech streams: an input of a
+generation that was stopped is ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from media.endpoint import EndpointSettings, SpeechStarted, SpeechStopped
+from media.playout import PlayoutEvent
+from realtime.adapters.base import ChatDelta, ChatRequest, Word
+from realtime.live.wire import AnyClientEvent, ServerEvent, WireError
+from realtime.observe.turns import TurnRecord
+
+# --- inputs -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AudioOpened:
+    """The caller can hear."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMessage:
+    """A client event, or why one could not be taken."""
+
+    event: AnyClientEvent | WireError
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptHeard:
+    """`text` replaces what was heard of the item so far. `spoken`: False for a notice about the audio."""
+
+    item_id: str
+    text: str
+    final: bool
+    spoken: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptFailed:
+    item_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatProduced:
+    generation: int
+    delta: ChatDelta
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFailed:
+    generation: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechProduced:
+    """`ms` of audio of clause `clause` was pushed to the playout; `words` became known with it."""
+
+    generation: int
+    clause: int
+    ms: float
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechFinished:
+    """Every clause of the generation has been pushed and the playout was told so."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechFailed:
+    generation: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BufferCommitted:
+    """The caller's own client ended the turn; the audio ends at `audio_end_ms` of media time."""
+
+    audio_end_ms: int
+
+
+Input: TypeAlias = (
+    AudioOpened
+    | ClientMessage
+    | SpeechStarted
+    | SpeechStopped
+    | TranscriptHeard
+    | TranscriptFailed
+    | ChatProduced
+    | ChatFailed
+    | SpeechProduced
+    | SpeechFinished
+    | SpeechFailed
+    | PlayoutEvent
+)
+
+# --- effects ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    event: ServerEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Open a transcription for the item; its audio begins at `from_ms` of media time."""
+
+    item_id: str
+    from_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndListening:
+    """The item's audio is complete: its final transcript is due."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Think:
+    """Open the chat stream of a generation."""
+
+    generation: int
+    request: ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Speak one clause, after the earlier ones of the generation."""
+
+    generation: int
+    clause: int
+    text: str
+    voice: str
+    speed: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishSpeaking:
+    """No more clauses come for the generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Close the chat and speech streams of the generation, now."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The turn detector's settings changed; None turns it off."""
+
+    endpoint: EndpointSettings | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A turn is over; this is its record."""
+
+    turn: TurnRecord
+
+
+Effect: TypeAlias = Send | Listen | EndListening | Think | Speak | FinishSpeaking | Stop | Configure | Record
