@@ -45,6 +45,8 @@ class Part:
     kind: PartKind
     text: str | None = None
     image_url: str | None = None
+    note: str = ""
+    """What the chat model reads where there is no text."""
     audio_ms: float = 0.0
     """How much audio was made for this part (output) or heard (input)."""
     words: list[SpokenWord] = field(default_factory=list)
@@ -68,6 +70,13 @@ class Part:
                 stop = found + len(spoken)
             cursor = stop
             self.words.append(SpokenWord(found, stop, at_ms + word.at_ms))
+
+    def cut(self, heard_ms: float) -> None:
+        """Keep what was heard after `heard_ms` of the part's audio, and nothing else."""
+        end = self.heard_chars(heard_ms)
+        self.text = (self.text or "")[:end]
+        self.words = [word for word in self.words if word.end <= end]
+        self.audio_ms = min(self.audio_ms, heard_ms)
 
     def heard_chars(self, heard_ms: float) -> int:
         """How many characters of `text` had been spoken after `heard_ms` of audio.
@@ -243,7 +252,8 @@ class History:
             elif item.type == "message" and item.role is not None:
                 flush_calls()
                 images = tuple(ImagePart(part.image_url) for part in item.parts if part.image_url)
-                if item.text or images:
-                    result.append(Message(item.role, item.text, images))
+                text = item.text or " ".join(part.note for part in item.parts if part.note)
+                if text or images:
+                    result.append(Message(item.role, text, images))
         flush_calls()
         return result

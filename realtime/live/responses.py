@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
-from realtime.adapters.base import ChatEnd, ToolCallDelta, Usage
+from realtime.adapters.base import ChatEnd, ToolCallDelta, Usage, Word
 from realtime.adapters.clauses import Clause, Clauses
 from realtime.live import wire
 from realtime.live.config import ResponseConfig
@@ -177,7 +177,7 @@ class Response:
 
     # --- what the voice made of it ------------------------------------------------------------
 
-    def add_speech(self, clause: int, ms: float, words: tuple[wire.Any, ...]) -> None:
+    def add_speech(self, clause: int, ms: float, words: tuple[Word, ...]) -> None:
         part = self.part
         if part is None or clause >= len(self._spoken):
             return
@@ -257,7 +257,7 @@ class Response:
 
     # --- wire shapes --------------------------------------------------------------------------
 
-    def _part_ids(self) -> dict[str, wire.Any]:
+    def _part_ids(self) -> dict[str, Any]:
         assert self.message is not None
         return {
             "response_id": self.id,

@@ -422,6 +422,14 @@ class ErrorEvent(ServerEvent):
         return cls(error={"type": kind, "code": code, "message": message, "param": param, "event_id": event_id})
 
 
+class PartialTranscript(ServerEvent):
+    """Ours: the caller's words as they come, when `session.include` asks for it. `text` replaces the last."""
+
+    type: Literal["realtime.input_transcript.partial"] = "realtime.input_transcript.partial"
+    item_id: str
+    text: str
+
+
 class TurnMetrics(ServerEvent):
     """Ours: one record a turn, when `session.include` asks for `realtime.turn.metrics`."""
 

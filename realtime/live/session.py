@@ -1,0 +1,381 @@
+"""Runs one conversation: leg, detector, engines, and the effects that tie them together.
+
+A session is the leg's listener and the only place where a call's tasks live: one per open chat
+stream, one per open speech stream, one per utterance being transcribed. It decides nothing: what
+happens goes into `Conversation.handle`, what comes out is carried out in order. Audio frames never
+cross a task or a queue on their way to the detector and the recogniser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from media.audio import RATE_IN, Pcm
+from media.leg import Leg
+from media.playout import PlayoutEvent, PlayoutEventKind
+from media.vad import SpeechDetector, Vad
+from realtime.adapters.base import EngineError, SpeechRequest, SttOptions, TranscriptStream
+from realtime.adapters.catalogue import Engines
+from realtime.live import wire
+from realtime.live.config import SessionConfig
+from realtime.live.conversation import Conversation
+from realtime.live.effects import (
+    AudioOpened,
+    ChatFailed,
+    ChatProduced,
+    ClientMessage,
+    Configure,
+    Effect,
+    EndListening,
+    FinishSpeaking,
+    Input,
+    Listen,
+    Record,
+    Send,
+    Speak,
+    SpeechFailed,
+    SpeechFinished,
+    SpeechProduced,
+    Stop,
+    Think,
+    TranscriptFailed,
+    TranscriptHeard,
+)
+from realtime.observe.metrics import Metrics
+from realtime.observe.turns import TurnRecord
+
+log = logging.getLogger("realtime.live")
+
+AHEAD_MS = 10_000.0
+"""Speech is made at most this far ahead of what is heard."""
+
+MAX_EARS = 4
+"""Utterances that may wait for their transcripts at once."""
+
+LOOKBACK_SLACK_MS = 600
+"""Kept beside the prefix padding: how late the detector may notice speech."""
+
+
+class _Ear:
+    """One utterance on its way to the recogniser; keeps what comes before the stream is open."""
+
+    def __init__(self, item_id: str, pieces: list[Pcm]) -> None:
+        self.item_id = item_id
+        self._waiting = pieces
+        self._stream: TranscriptStream | None = None
+        self._complete = False
+
+    def attach(self, stream: TranscriptStream) -> None:
+        self._stream = stream
+        waiting, self._waiting = self._waiting, []
+        for piece in waiting:
+            stream.push(piece)
+        if self._complete:
+            stream.finish()
+
+    def push(self, pcm: Pcm) -> None:
+        if self._complete:
+            return
+        if self._stream is None:
+            self._waiting.append(pcm)
+        else:
+            self._stream.push(pcm)
+
+    def finish(self) -> None:
+        self._complete = True
+        if self._stream is not None:
+            self._stream.finish()
+
+
+class Session:
+    """One call. `on_end(session, reason)` is called once, when the leg is gone."""
+
+    def __init__(
+        self,
+        leg: Leg,
+        config: SessionConfig,
+        engines: Engines,
+        vad: Vad,
+        metrics: Metrics,
+        *,
+        greeting: str | None = None,
+        on_end: Callable[[Session, str], None],
+    ) -> None:
+        self.id = config.id
+        self.leg = leg
+        self.config = config
+        self.started_at = time.monotonic()
+        self._engines = engines
+        self._metrics = metrics
+        self._on_end = on_end
+        self._wall_offset = time.time() - time.monotonic()
+        self.conversation = Conversation(config, leg.playout, greeting=greeting, engines=engines.names())
+        self._vad = vad
+        self._detector: SpeechDetector | None = None
+        self._recent: deque[tuple[float, Pcm]] = deque()
+        """The latest audio, each piece with the media time (ms) at its end."""
+        self._position_ms = 0.0
+        self._lookback_ms = LOOKBACK_SLACK_MS
+        self._ears: dict[str, _Ear] = {}
+        self._voices: dict[int, asyncio.Queue[Speak | FinishSpeaking]] = {}
+        self._tasks: dict[tuple[str, object], asyncio.Task[None]] = {}
+        self._room = asyncio.Event()
+        self._inputs: deque[Input] = deque()
+        self._handling = False
+        self._ended = False
+
+    def begin(self) -> None:
+        """Take the leg and say who we are. Called once, before the leg is answered."""
+        self.leg.attach(self)
+        self._carry_out_all(self.conversation.start())
+
+    # --- what the leg tells -------------------------------------------------------------------
+
+    def on_open(self) -> None:
+        self._tell(AudioOpened())
+
+    def on_text_open(self) -> None:
+        """Nothing: the leg keeps what was sent before."""
+
+    def on_audio(self, pcm: Pcm, arrived_at: float) -> None:
+        self._position_ms += len(pcm) * 1000 / RATE_IN
+        self._recent.append((self._position_ms, pcm))
+        while self._recent[0][0] < self._position_ms - self._lookback_ms:
+            self._recent.popleft()
+        for ear in list(self._ears.values()):
+            self._hear(ear, pcm)
+        if self._detector is not None:
+            self._detector.push(pcm, arrived_at)
+
+    def _hear(self, ear: _Ear, pcm: Pcm) -> None:
+        try:
+            ear.push(pcm)
+        except EngineError as error:
+            self._drop_ear(ear.item_id)
+            self._tell(TranscriptFailed(ear.item_id, error.code, str(error)))
+
+    def on_text(self, text: str) -> None:
+        try:
+            message = ClientMessage(wire.parse(text))
+        except wire.WireError as error:
+            message = ClientMessage(error)
+        self._tell(message)
+
+    def on_text_refused(self, code: str, detail: str) -> None:
+        self._tell(ClientMessage(wire.WireError(detail, code=code)))
+
+    def on_playout(self, event: PlayoutEvent) -> None:
+        if event.kind is not PlayoutEventKind.STARTED:
+            self._room.set()
+        self._tell(event)
+
+    def on_closed(self, reason: str) -> None:
+        self._ended = True
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+        for task in self._tasks.values():
+            task.cancel()
+        self._ears.clear()
+        self._voices.clear()
+        self._recent.clear()
+        self._on_end(self, reason)
+
+    # --- the core and its effects -------------------------------------------------------------
+
+    def _tell(self, event: Input) -> None:
+        """Hand an input to the conversation; inputs that arise meanwhile wait their turn."""
+        self._inputs.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._inputs and not self._ended:
+                self._handle(self._inputs.popleft())
+        finally:
+            self._handling = False
+            self._inputs.clear()
+
+    def _handle(self, event: Input) -> None:
+        try:
+            effects = self.conversation.handle(event, time.monotonic())
+        except Exception:
+            # A defect must cost one event of one call, not the call and never another.
+            log.exception("session=%s could not handle %s", self.id, type(event).__name__)
+            self._send(wire.ErrorEvent.make("Something went wrong here.", code="internal", kind="server_error"))
+            return
+        self._carry_out_all(effects)
+
+    def _carry_out_all(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._send(effect.event)
+            case Listen():
+                self._listen(effect)
+            case EndListening():
+                ear = self._ears.pop(effect.item_id, None)
+                if ear is not None:
+                    ear.finish()
+            case Think():
+                self._run(("chat", effect.generation), self._think(effect))
+            case Speak() | FinishSpeaking():
+                self._voice(effect)
+            case Stop():
+                self._stop(effect.generation)
+            case Configure():
+                self._configure(effect)
+            case Record():
+                self._record(effect.turn)
+
+    def _send(self, event: wire.ServerEvent) -> None:
+        self.leg.send_text(event.serialise())
+
+    def _run(self, key: tuple[str, object], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.id}:{key[0]}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._done(key, done))
+
+    def _done(self, key: tuple[str, object], task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("session=%s %s task failed", self.id, key[0], exc_info=error)
+
+    def _stop(self, generation: int) -> None:
+        self._voices.pop(generation, None)
+        for kind in ("chat", "speech"):
+            task = self._tasks.get((kind, generation))
+            if task is not None:
+                task.cancel()
+
+    def _configure(self, effect: Configure) -> None:
+        if effect.endpoint is None:
+            if self._detector is not None:
+                self._detector.close()
+                self._detector = None
+            return
+        self._lookback_ms = effect.endpoint.prefix_padding_ms + LOOKBACK_SLACK_MS
+        if self._detector is None:
+            self._detector = self._vad.detector(effect.endpoint, self._tell, position_ms=self._position_ms)
+        else:
+            self._detector.configure(effect.endpoint)
+
+    # --- listening ----------------------------------------------------------------------------
+
+    def _listen(self, effect: Listen) -> None:
+        if sum(1 for kind, _ in self._tasks if kind == "ear") >= MAX_EARS:
+            self._tell(TranscriptFailed(effect.item_id, "recogniser_busy", "Too many utterances wait for transcripts."))
+            return
+        pieces = [pcm for end_ms, pcm in self._recent if end_ms > effect.from_ms]
+        ear = _Ear(effect.item_id, pieces)
+        self._ears[effect.item_id] = ear
+        self._run(("ear", effect.item_id), self._transcribe(ear))
+
+    def _drop_ear(self, item_id: str) -> None:
+        self._ears.pop(item_id, None)
+        task = self._tasks.get(("ear", item_id))
+        if task is not None:
+            task.cancel()
+
+    async def _transcribe(self, ear: _Ear) -> None:
+        options = SttOptions(self.config.language, self.config.transcription_prompt, self.id)
+        final = False
+        try:
+            async with self._engines.stt.stream(options) as stream:
+                ear.attach(stream)
+                async for heard in stream:
+                    final = final or heard.final
+                    self._tell(TranscriptHeard(ear.item_id, heard.text, heard.final, heard.spoken))
+            if not final:
+                raise EngineError("The recogniser gave no final transcript.", code="no_transcript")
+        except Exception as error:
+            code, message = _blame(error, "speech-to-text")
+            self._metrics.engine_failed("stt", code)
+            self._tell(TranscriptFailed(ear.item_id, code, message))
+        finally:
+            self._ears.pop(ear.item_id, None)
+
+    # --- answering ----------------------------------------------------------------------------
+
+    async def _think(self, effect: Think) -> None:
+        try:
+            async with self._engines.chat.stream(effect.request) as deltas:
+                async for delta in deltas:
+                    self._tell(ChatProduced(effect.generation, delta))
+        except Exception as error:
+            code, message = _blame(error, "the chat model")
+            self._metrics.engine_failed("chat", code)
+            self._tell(ChatFailed(effect.generation, code, message))
+
+    def _voice(self, effect: Speak | FinishSpeaking) -> None:
+        queue = self._voices.get(effect.generation)
+        if queue is None:
+            # Bounded by the text of one response (responses.MAX_TEXT): clauses are never empty.
+            queue = self._voices[effect.generation] = asyncio.Queue()
+            self._run(("speech", effect.generation), self._speak(effect.generation, queue))
+        queue.put_nowait(effect)
+
+    async def _speak(self, generation: int, queue: asyncio.Queue[Speak | FinishSpeaking]) -> None:
+        try:
+            while isinstance(order := await queue.get(), Speak):
+                await self._speak_clause(order)
+            self.leg.playout.finish(generation)
+            self.leg.wake()
+            self._tell(SpeechFinished(generation))
+        except Exception as error:
+            code, message = _blame(error, "text-to-speech")
+            self._metrics.engine_failed("tts", code)
+            self._tell(SpeechFailed(generation, code, message))
+        finally:
+            self._voices.pop(generation, None)
+
+    async def _speak_clause(self, order: Speak) -> None:
+        request = SpeechRequest(order.text, order.voice, self.config.language, order.speed, self.id)
+        playout = self.leg.playout
+        async with self._engines.tts.stream(request) as chunks:
+            async for chunk in chunks:
+                if len(chunk.pcm) and not playout.push(order.generation, chunk.pcm):
+                    return
+                ms = len(chunk.pcm) / 24
+                self._tell(SpeechProduced(order.generation, order.clause, ms, chunk.words))
+                self.leg.wake()
+                while playout.buffered_ms > AHEAD_MS:
+                    self._room.clear()
+                    await self._room.wait()
+
+    # --- what is left of it -------------------------------------------------------------------
+
+    def _record(self, turn: TurnRecord) -> None:
+        numbers = turn.metrics(self._wall_offset)
+        self._metrics.turn(turn.status, numbers)
+        shown = " ".join(
+            f"{name}={value}" for name, value in numbers.items() if value is not None and name != "engines"
+        )
+        log.info("turn session=%s response=%s status=%s %s", self.id, turn.response_id, turn.status, shown)
+        if self.config.includes("realtime.turn.metrics"):
+            self._send(wire.TurnMetrics(response_id=turn.response_id, metrics=numbers))
+
+    def transcript(self) -> list[dict[str, str]]:
+        """What was said and heard so far: `[{role, text, item_id}]`."""
+        return [
+            {"item_id": item.id, "role": item.role, "text": item.text}
+            for item in self.conversation.history
+            if item.type == "message" and item.role is not None and item.text
+        ]
+
+
+def _blame(error: Exception, what: str) -> tuple[str, str]:
+    """A code and a sentence for an engine's failure; only expected failures are quoted to the caller."""
+    if isinstance(error, EngineError):
+        return error.code, str(error)
+    log.error("%s failed unexpectedly", what, exc_info=error)
+    return "engine_error", f"{what} failed."

@@ -1,0 +1,65 @@
+"""Prometheus metrics of one process, in a registry of their own. Names follow Prometheus' conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+
+
+class Metrics:
+    """One registry per application, so that two in one process (tests) do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.calls = Gauge("realtime_calls", "Calls under way.", registry=self.registry)
+        self._opened = Counter("realtime_calls_opened_total", "Calls admitted.", registry=self.registry)
+        self._ended = Counter("realtime_calls_ended_total", "Calls ended, by why.", ["reason"], registry=self.registry)
+        self._refused = Counter(
+            "realtime_calls_refused_total", "Calls refused because the server was full.", registry=self.registry
+        )
+        self._turns = Counter("realtime_turns_total", "Turns, by how they ended.", ["status"], registry=self.registry)
+        self._voice_to_voice = Histogram(
+            "realtime_voice_to_voice_seconds",
+            "End of the caller's speech to the first packet of the answer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._barge_in = Histogram(
+            "realtime_barge_in_seconds",
+            "Onset of the caller's speech over the bot to the cut.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._engine_errors = Counter(
+            "realtime_engine_errors_total", "Engine failures.", ["kind", "code"], registry=self.registry
+        )
+
+    def call_opened(self) -> None:
+        self._opened.inc()
+        self.calls.inc()
+
+    def call_ended(self, reason: str) -> None:
+        self._ended.labels(reason).inc()
+        self.calls.dec()
+
+    def call_refused(self) -> None:
+        self._refused.inc()
+
+    def turn(self, status: str, numbers: Mapping[str, Any]) -> None:
+        """`numbers`: a turn's public record (milliseconds)."""
+        self._turns.labels(status).inc()
+        if (voice_to_voice := numbers.get("voice_to_voice_ms")) is not None:
+            self._voice_to_voice.observe(voice_to_voice / 1000)
+        if (barge_in := numbers.get("barge_in_ms")) is not None:
+            self._barge_in.observe(barge_in / 1000)
+
+    def engine_failed(self, kind: str, code: str) -> None:
+        self._engine_errors.labels(kind, code).inc()
+
+    def exposition(self) -> bytes:
+        """The text format that `GET /metrics` answers with."""
+        return generate_latest(self.registry)
