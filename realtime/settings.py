@@ -7,15 +7,185 @@ mistake with its line and a proposal (`SettingsError`). Secrets are written `env
 
 from __future__ import annotations
 
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core.core_schema import ValidationInfo
+
+from realtime.mistakes import Finding, Mistake, SettingsError, findings, nearest, refuse, spell
+from realtime.settings_checks import check_references
+from realtime.toml_lines import KeyPath, line_of, locate
+
+__all__ = ["Mistake", "Settings", "SettingsError", "load"]
+
+MAX_FILE_BYTES = 1 << 20
+"""A settings file is written by hand; more than this is some other file."""
+
+MAX_SECRET_BYTES = 64 << 10
 
 EngineRef = str
 """`embedded`, `instant`, `VENDOR/MODEL`, or the `id` of one of `[[models]]`."""
 
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What values are resolved against while a file is loaded; absent when settings are built in Python."""
+
+    environ: Mapping[str, str]
+    folder: Path
+
+
+def _resolve_secret(value: Any, info: ValidationInfo) -> Any:
+    """`env:NAME` and `file:PATH` become the secret itself; nothing else may stand in the file."""
+    source = info.context
+    if not isinstance(source, _Source) or not isinstance(value, str):
+        return value
+    kind, colon, rest = value.partition(":")
+    if colon and kind == "env":
+        return _secret_from_environment(rest, source.environ)
+    if colon and kind == "file":
+        return _secret_from_file(source.folder / Path(rest).expanduser())
+    proposal = f"`env:{value}`" if value in source.environ else "`env:NAME` or `file:PATH`"
+    raise refuse("a secret does not belong into this file", f"write {proposal} instead")
+
+
+def _secret_from_environment(name: str, environ: Mapping[str, str]) -> SecretStr:
+    secret = environ.get(name, "")
+    if secret:
+        return SecretStr(secret)
+    close = nearest(name, (other for other in environ if environ[other]), cutoff=0.85)
+    hint = f"did you mean `env:{close}`?" if close else f"set {name} in the environment of the server"
+    raise refuse(f"the environment variable {name or '(no name)'} is not set", hint)
+
+
+def _secret_from_file(path: Path) -> SecretStr:
+    try:
+        with path.open("rb") as file:
+            secret = file.read(MAX_SECRET_BYTES + 1).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not text"
+        raise refuse(f"the secret cannot be read from {path}: {reason}", "check the path and its permissions") from None
+    if not secret or len(secret) > MAX_SECRET_BYTES:
+        raise refuse(f"{path} does not hold a secret", "the file must hold the secret alone")
+    return SecretStr(secret)
+
+
+def _as_path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    return info.context.folder / path if isinstance(info.context, _Source) else path
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise refuse(
+            "expected an address that starts with http:// or https://", 'for example "http://127.0.0.1:8000/v1"'
+        )
+    if parts.username or parts.password:
+        raise refuse("a secret does not belong into an address", 'put it into `key = "env:NAME"`')
+    return value.rstrip("/")
+
+
+_ICE_URL = re.compile(r"(stuns?|turns?):([^?:\s/]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?(?:\?transport=(udp|tcp))?")
+
+
+def _ice_url(value: str) -> str:
+    """RFC 7064 and 7065. A STUN address has no `?transport=`, and WebRTC clients fail on one."""
+    match = _ICE_URL.fullmatch(value)
+    if match is None or not 0 < int(match[3] or 3478) < 65536:
+        raise refuse(
+            "not an ICE address",
+            'for example "stun:stun.example.org:3478" or "turn:turn.example.org:3478?transport=udp"',
+        )
+    if match[1].startswith("stun") and match[4]:
+        raise refuse("a STUN address takes no ?transport=", f'write "{value.partition("?")[0]}"')
+    return value
+
+
+def _turn_url(value: str) -> str:
+    if not _ice_url(value).startswith("turn"):
+        raise refuse("expected a TURN address", "STUN addresses go into [[ice.servers]]")
+    return value
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise refuse(
+            "expected an IP address, since callers are told it as it stands", 'for example "203.0.113.7"'
+        ) from None
+
+
+def _udp_ports(value: str) -> str:
+    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 65535:
+        raise refuse("expected a range of ports, the lower one first", 'for example "50000-50199"')
+    return f"{int(match[1])}-{int(match[2])}"
+
+
+_TOOL_KEYS = {"type", "name", "description", "parameters", "strict"}
+_TOOL_EXAMPLE = '{ type = "function", name = "look_up", description = "...", parameters = { type = "object" } }'
+
+
+def _function_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    for key in tool.keys() - _TOOL_KEYS:
+        close = nearest(key, _TOOL_KEYS)
+        raise refuse(f"a tool has no `{key}`", f"did you mean `{close}`?" if close else f"for example {_TOOL_EXAMPLE}")
+    if tool.get("type", "function") != "function":
+        raise refuse("only tools of type function are known", f"for example {_TOOL_EXAMPLE}")
+    name = tool.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
+        raise refuse("a tool needs a name of letters, digits, `_` and `-`", f"for example {_TOOL_EXAMPLE}")
+    if not isinstance(tool.get("description", ""), str):
+        raise refuse("a tool's description is a string", f"for example {_TOOL_EXAMPLE}")
+    parameters = tool.get("parameters", {"type": "object"})
+    if not isinstance(parameters, dict) or parameters.get("type") != "object":
+        raise refuse("a tool's parameters are a JSON schema of type object", f"for example {_TOOL_EXAMPLE}")
+    return {"type": "function", **tool}
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+        raise refuse("a name has letters, digits, `_`, `.` and `-`, at most 64 of them")
+    return value
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
+Name = Annotated[str, AfterValidator(_name)]
+Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
+DataPath = Annotated[Path, BeforeValidator(_as_path)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+IceUrl = Annotated[str, AfterValidator(_ice_url)]
+TurnUrl = Annotated[str, AfterValidator(_turn_url)]
+IpAddress = Annotated[str, AfterValidator(_ip_address)]
+UdpPorts = Annotated[str, AfterValidator(_udp_ports)]
+FunctionTool = Annotated[dict[str, Any], AfterValidator(_function_tool)]
+EngineRefs = Annotated[list[EngineRef], BeforeValidator(_as_list), Field(min_length=1)]
+"""One reference or a list; always a list once validated. The first is tried first."""
+
+LockableField = Literal[
+    "instructions", "output_modalities", "audio", "tools", "tool_choice", "max_output_tokens", "truncation", "tracing",
+    "prompt", "include",
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -27,10 +197,12 @@ class ServerSettings(Section):
 
     host: str = "127.0.0.1"
     port: Port = 8080
-    public_url: str | None = None
+    public_url: HttpUrl | None = None
     """How the outside reaches it, when a proxy stands in front."""
-    data: Path | None = None
+    data: DataPath | None = None
     """Keys, store and files; default: the user's data folder for the app."""
+    api_key: Secret | None = None
+    """One key with every scope, beside those in the store; for development and tests."""
 
 
 class VendorSettings(Section):
@@ -38,8 +210,8 @@ class VendorSettings(Section):
 
     kind: Literal["openai"] = "openai"
     """Every OpenAI-compatible address is `openai`."""
-    base_url: str | None = None
-    key: SecretStr | None = None
+    base_url: HttpUrl | None = None
+    key: Secret | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     speech_format: Literal["pcm", "wav"] = "pcm"
     """What this address can stream speech as; raw pcm is 24 kHz mono int16."""
@@ -48,7 +220,7 @@ class VendorSettings(Section):
 class ModelSettings(Section):
     """`[[models]]`: one model of a vendor, by the name used elsewhere in this file."""
 
-    id: str
+    id: Annotated[str, Field(min_length=1, max_length=256)]
     vendor: str
     kind: Literal["chat", "stt", "tts"]
     model: str | None = None
@@ -78,15 +250,15 @@ class AgentSettings(Section):
     instructions: str = ""
     greeting: str | None = None
     """Said as soon as the caller can hear; none by default."""
-    stt: EngineRef | list[EngineRef] | None = None
-    chat: EngineRef | list[EngineRef] | None = None
-    tts: EngineRef | list[EngineRef] | None = None
+    stt: EngineRefs | None = None
+    chat: EngineRefs | None = None
+    tts: EngineRefs | None = None
     voice: str | None = None
     language: str | None = None
     turn_detection: TurnDetectionSettings = TurnDetectionSettings()
-    tools: list[dict[str, Any]] = []
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
     """OpenAI function tools, answered by the caller's client."""
-    locked: list[str] = []
+    locked: list[LockableField] = []
     """Top-level session fields that neither a token's `session` nor `session.update` may change."""
     max_call_seconds: Annotated[float, Field(gt=0)] | None = None
 
@@ -94,9 +266,9 @@ class AgentSettings(Section):
 class LiveSettings(Section):
     """`[live]`: the engines of a call; the first of each list is tried first."""
 
-    stt: list[EngineRef] = ["embedded"]
-    chat: list[EngineRef] = ["embedded"]
-    tts: list[EngineRef] = ["embedded"]
+    stt: EngineRefs = ["embedded"]
+    chat: EngineRefs = ["embedded"]
+    tts: EngineRefs = ["embedded"]
 
 
 class TokenSettings(Section):
@@ -108,25 +280,25 @@ class TokenSettings(Section):
 
 
 class IceServer(Section):
-    urls: list[str]
+    urls: Annotated[list[IceUrl], BeforeValidator(_as_list), Field(min_length=1)]
     username: str | None = None
-    credential: SecretStr | None = None
+    credential: Secret | None = None
 
 
 class IceSettings(Section):
     """`[ice]`: what callers' browsers get as ICE servers. `turn_secret` makes time-limited TURN credentials."""
 
     servers: list[IceServer] = []
-    turn_urls: list[str] = []
-    turn_secret: SecretStr | None = None
+    turn_urls: list[TurnUrl] = []
+    turn_secret: Secret | None = None
 
 
 class NetworkSettings(Section):
     """`[network]`: the UDP side of calls."""
 
-    public_address: str | None = None
+    public_address: IpAddress | None = None
     """Address to write into answers when a one-to-one NAT stands in front."""
-    udp_ports: str | None = None
+    udp_ports: UdpPorts | None = None
     """`50000-50199`; default: any free port."""
     interfaces: list[str] = []
     """Interface names or addresses to use; default: all, and loopback when nothing else is there or the
@@ -139,16 +311,18 @@ class LimitSettings(Section):
     calls: Annotated[int, Field(ge=1)] = 50
     connect_seconds: Annotated[float, Field(gt=0)] = 15.0
     inactivity_seconds: Annotated[float, Field(gt=0)] = 15.0
+    retain_transcript_seconds: Annotated[int, Field(ge=0)] = 3600
+    """How long the transcript of an ended call can be fetched; 0 keeps none."""
     tokens_per_minute: Annotated[int, Field(ge=1)] = 600
     """Tokens minted per API key."""
 
 
 class Settings(Section):
     server: ServerSettings = ServerSettings()
-    agents: dict[str, AgentSettings] = {}
-    vendors: dict[str, VendorSettings] = {}
+    agents: dict[Name, AgentSettings] = {}
+    vendors: dict[Name, VendorSettings] = {}
     models: list[ModelSettings] = []
-    voices: dict[str, VoiceSettings] = {}
+    voices: dict[Name, VoiceSettings] = {}
     live: LiveSettings = LiveSettings()
     token: TokenSettings = TokenSettings()
     ice: IceSettings = IceSettings()
@@ -160,3 +334,117 @@ class Settings(Section):
         if name == "default":
             return self.agents.get(name, AgentSettings())
         return self.agents.get(name)
+
+    def with_engines(self, ref: EngineRef) -> Settings:
+        """The same settings with `ref` for everything a call needs, whatever `[live]` and the agents say."""
+        agents = {
+            name: agent.model_copy(update={"stt": None, "chat": None, "tts": None})
+            for name, agent in self.agents.items()
+        }
+        return self.model_copy(
+            update={"live": LiveSettings(stt=[ref], chat=[ref], tts=[ref]), "agents": agents, "voices": {}}
+        )
+
+
+# --- loading ----------------------------------------------------------------------------------
+
+ENVIRONMENT: Mapping[str, tuple[str, str]] = {
+    "REALTIME_HOST": ("server", "host"),
+    "REALTIME_PORT": ("server", "port"),
+    "REALTIME_DATA": ("server", "data"),
+    "REALTIME_PUBLIC_URL": ("server", "public_url"),
+    "REALTIME_API_KEY": ("server", "api_key"),
+    "REALTIME_PUBLIC_ADDRESS": ("network", "public_address"),
+    "REALTIME_UDP_PORTS": ("network", "udp_ports"),
+}
+"""What each variable overrides. An empty variable counts as unset."""
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The validated settings out of `path` (else `REALTIME_CONFIG`, else no file) and the environment.
+
+    Raises `SettingsError` with every mistake that was found. Nothing else is read or written but the
+    files that `file:PATH` secrets name.
+    """
+    environ = os.environ if environ is None else environ
+    if path is None and environ.get("REALTIME_CONFIG"):
+        path = Path(environ["REALTIME_CONFIG"])
+    text = _read(path) if path is not None else ""
+    data = _parse(text, path)
+    overridden = _apply_environment(data, environ)
+    source = _Source(environ, path.resolve().parent if path is not None else Path.cwd())
+    found: list[Finding] = []
+    settings = None
+    try:
+        settings = Settings.model_validate(data, strict=True, context=source)
+    except ValidationError as error:
+        found += findings(error.errors(include_url=False), Settings)
+    found += check_references(data)
+    if settings is None or found:
+        raise SettingsError(_placed(found, locate(text), overridden), path)
+    return settings
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        hint = "`realtime init` writes one" if isinstance(error, FileNotFoundError) else None
+        raise SettingsError([Mistake(None, str(path), error.strerror or "cannot be read", hint)], path) from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise SettingsError([Mistake(None, str(path), "larger than 1 MiB: not a settings file")], path)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SettingsError([Mistake(line, "syntax", "not UTF-8 text", "save the file as UTF-8")], path) from None
+
+
+def _parse(text: str, path: Path | None) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        match = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+        line = int(match[1]) if match and match[1] else text.count("\n") + 1
+        what = message[: match.start()] if match else message
+        column = f" at column {match[2]}" if match and match[2] else ""
+        raise SettingsError([Mistake(line, "syntax", f"{what}{column}", _syntax_hint(text, line))], path) from None
+    except RecursionError:
+        raise SettingsError([Mistake(None, "syntax", "nested too deeply")], path) from None
+
+
+def _syntax_hint(text: str, line: int) -> str | None:
+    rows = text.splitlines()
+    match = re.match(r"\s*([\w.-]+)\s*=\s*([^\s\"'\[{#][^#]*?)\s*(#.*)?$", rows[line - 1] if line <= len(rows) else "")
+    return f'texts stand in quotes: {match[1]} = "{match[2]}"' if match else None
+
+
+def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> dict[KeyPath, str]:
+    """Lays the environment over the file's data; which variable each value came from."""
+    overridden: dict[KeyPath, str] = {}
+    for variable, (section, key) in ENVIRONMENT.items():
+        text = environ.get(variable, "").strip()
+        table = data.setdefault(section, {}) if text else None
+        if not isinstance(table, dict):
+            continue
+        value: Any = text
+        if key == "port" and re.fullmatch(r"\d{1,9}", text):
+            value = int(text)
+        elif key == "api_key":
+            value = SecretStr(text)
+        elif key == "data":
+            value = str(Path(text).expanduser().absolute())
+        table[key] = value
+        overridden[section, key] = variable
+    return overridden
+
+
+def _placed(found: list[Finding], lines: dict[KeyPath, int], overridden: Mapping[KeyPath, str]) -> list[Mistake]:
+    mistakes = []
+    for finding in found:
+        variable = overridden.get(finding.path)
+        line = None if variable else line_of(lines, finding.path)
+        mistakes.append(Mistake(line, variable or spell(finding.path), finding.message, finding.proposal))
+    return sorted(mistakes, key=lambda mistake: mistake.line or 0)

@@ -1,0 +1,201 @@
+"""Every call of this process: open, find, drain, close. The only register of calls.
+
+Implements `signaling.calls.Calls`. Admission is a count: calls under way and offers being answered
+together never exceed `limits.calls`; the next one is refused, the running ones do not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from media.leg import Leg
+from media.vad import Vad
+from realtime.adapters.catalogue import Catalogue
+from realtime.live.policy import Policy
+from realtime.live.session import Session
+from realtime.observe.metrics import Metrics
+from realtime.settings import Settings
+from realtime.store.base import Store, StoreError
+from signaling.calls import Full
+from token_service.tokens import Claims, call_id, session_id
+
+log = logging.getLogger("realtime.live")
+
+RETRY_AFTER_S = 5.0
+"""A caller refused for lack of room is told to come back then."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call under way; `signaling.calls.CallHandle`."""
+
+    id: str
+    session_id: str
+    leg: Leg
+    claims: Claims
+    session: Session
+    opened_at: float = field(default_factory=time.time)
+    limit: asyncio.TimerHandle | None = None
+
+
+class Sessions:
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        policy: Policy,
+        vad: Vad,
+        metrics: Metrics,
+        store: Store,
+    ) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._policy = policy
+        self._vad = vad
+        self._metrics = metrics
+        self._store = store
+        self._calls: dict[str, Call] = {}
+        self._reserved = 0
+        self._draining = False
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._calls.values()))
+
+    @property
+    def accepts(self) -> bool:
+        """Whether the next call would be admitted."""
+        return not self._draining and len(self._calls) + self._reserved < self._settings.limits.calls
+
+    def reserve(self) -> AbstractContextManager[None]:
+        """Hold a place while an offer is answered. Raises `Full`."""
+        if not self.accepts:
+            self._metrics.call_refused()
+            raise Full(RETRY_AFTER_S)
+        self._reserved += 1
+        return self._reservation()
+
+    @contextmanager
+    def _reservation(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+
+    async def open(self, leg: Leg, claims: Claims, session: Mapping[str, Any]) -> Call:
+        """Begin a conversation on `leg`. The leg has not been answered yet: `on_open` is still to come.
+
+        Raises `InvalidRequest` when `session` is not valid for the agent.
+        """
+        config = self._policy.config(
+            claims.session_id, claims.agent, model=claims.model, voice=claims.voice, session=session
+        )
+        _, agent = self._policy.agent(claims.agent)
+        number = call_id(claims.session_id)
+        live = Session(
+            leg,
+            config,
+            self._catalogue.engines(agent, model=claims.model),
+            self._vad,
+            self._metrics,
+            greeting=agent.greeting,
+            on_end=lambda session, reason: self._ended(number, reason),
+        )
+        call = Call(number, claims.session_id, leg, claims, live)
+        self._calls[number] = call
+        self._metrics.call_opened()
+        if agent.max_call_seconds is not None:
+            loop = asyncio.get_running_loop()
+            call.limit = loop.call_later(agent.max_call_seconds, self._hang_up_soon, call, "max_duration")
+        live.begin()
+        log.info(
+            "call started session=%s agent=%s model=%s voice=%s subject=%s",
+            call.session_id,
+            config.agent,
+            config.data["model"],
+            config.voice,
+            claims.subject,
+        )
+        return call
+
+    def find(self, id_: str) -> Call | None:
+        """By call id or session id."""
+        return self._calls.get(call_id(id_))
+
+    async def close(self, id_: str, reason: str = "hangup") -> bool:
+        call = self.find(id_)
+        if call is None:
+            return False
+        await call.leg.close(reason)
+        return True
+
+    def _hang_up_soon(self, call: Call, reason: str) -> None:
+        task = asyncio.get_running_loop().create_task(call.leg.close(reason))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    def _ended(self, number: str, reason: str) -> None:
+        call = self._calls.pop(number, None)
+        if call is None:
+            return
+        if call.limit is not None:
+            call.limit.cancel()
+        self._metrics.call_ended(reason)
+        stats = call.leg.stats()
+        log.info(
+            "call ended session=%s reason=%s seconds=%.1f items=%d %s",
+            call.session_id,
+            reason,
+            time.monotonic() - call.session.started_at,
+            len(call.session.conversation.history),
+            " ".join(f"{name}={value:g}" for name, value in stats.items()),
+        )
+        if self._settings.limits.retain_transcript_seconds > 0:
+            task = asyncio.get_running_loop().create_task(self._retain(call, reason))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def _retain(self, call: Call, reason: str) -> None:
+        record = {
+            "session_id": call.session_id,
+            "subject": call.claims.subject,
+            "agent": call.claims.agent,
+            "opened_at": round(call.opened_at, 3),
+            "ended_at": round(time.time(), 3),
+            "reason": reason,
+            "transcript": call.session.transcript(),
+        }
+        try:
+            await self._store.put(
+                f"transcript:{call.session_id}",
+                orjson.dumps(record),
+                ttl=self._settings.limits.retain_transcript_seconds,
+            )
+        except StoreError:
+            log.exception("session=%s transcript was not kept", call.session_id)
+
+    async def transcript(self, id_: str) -> dict[str, Any] | None:
+        """Of a call under way or one that ended not too long ago."""
+        call = self.find(id_)
+        if call is not None:
+            return {"session_id": call.session_id, "transcript": call.session.transcript()}
+        kept = await self._store.get(f"transcript:{session_id(id_)}")
+        return None if kept is None else dict(orjson.loads(kept))
+
+    async def drain(self, reason: str = "server_shutdown") -> None:
+        """Refuse new calls and end those under way."""
+        self._draining = True
+        await asyncio.gather(*(call.leg.close(reason) for call in self), return_exceptions=True)
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=2)
