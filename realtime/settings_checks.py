@@ -1,0 +1,155 @@
+"""What one part of the settings says about another: every name that is used must exist.
+
+Works on the parsed file before it is validated, so that a wrong value in one place does not hide a
+wrong name in another. Anything of an unexpected type is passed over here; validation reports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from realtime.mistakes import Finding, nearest, suggest
+from realtime.toml_lines import KeyPath
+
+BUILT_IN = ("embedded", "instant")
+"""Engines that need no vendor."""
+
+_KINDS = {"stt": "speech to text", "chat": "chat", "tts": "text to speech"}
+
+
+def check_references(data: Mapping[str, Any]) -> list[Finding]:
+    """Vendors, models and engines that are named but not there, or there twice, or of the wrong kind."""
+    engines = _Engines(set(_table(data, "vendors")), _model_kinds(data))
+    return [
+        *_check_vendors(data),
+        *_check_models(data, engines.vendors),
+        *_check_engine_references(data, engines),
+        *_check_tools(data),
+        *_check_ice(data),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    vendors: set[str]
+    models: Mapping[str, str | None]
+    """Kind by id; None where the kind itself is a mistake."""
+
+    def complaint(self, ref: str, kind: str) -> tuple[str, str] | None:
+        """Why `ref` cannot serve as `kind`, and what to do about it."""
+        if ref in BUILT_IN:
+            return None
+        if ref in self.models:
+            has = self.models[ref]
+            if has in (None, kind):
+                return None
+            return f"`{ref}` is a model for {_KINDS.get(str(has), has)}, not for {_KINDS[kind]}", self._others(kind)
+        vendor, slash, model = ref.partition("/")
+        if slash and vendor in self.vendors and model:
+            return None
+        if ref in self.vendors:
+            return f"`{ref}` is a vendor; name one of its models", f'write "{ref}/MODEL"'
+        if slash and model:
+            close = nearest(vendor, self.vendors)
+            hint = f'did you mean "{close}/{model}"?' if close else f"add [vendors.{vendor}]"
+            return f"there is no vendor called `{vendor}`", hint
+        return f"there is no engine called `{ref}`", suggest(
+            ref, [*BUILT_IN, *self.models], "known"
+        ) + ", or VENDOR/MODEL"
+
+    def _others(self, kind: str) -> str:
+        return "known: " + ", ".join([*BUILT_IN, *(name for name, has in self.models.items() if has == kind)])
+
+
+def _check_vendors(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for name, vendor in _table(data, "vendors").items():
+        if name in BUILT_IN:
+            yield Finding(("vendors", name), f"`{name}` is built in and cannot be a vendor", "give it another name")
+        if isinstance(vendor, dict) and "base_url" not in vendor and "key" not in vendor:
+            hint = 'add key = "env:OPENAI_API_KEY", or base_url = "http://..." for another address'
+            yield Finding(("vendors", name), "without base_url this is OpenAI itself, which needs a key", hint)
+
+
+def _check_models(data: Mapping[str, Any], vendors: set[str]) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, model in _tables(data, "models"):
+        name, vendor = model.get("id"), model.get("vendor")
+        if isinstance(name, str):
+            if name in seen:
+                yield Finding(("models", index, "id"), f"there are two models called `{name}`", "give one another id")
+            if name in BUILT_IN:
+                yield Finding(
+                    ("models", index, "id"), f"`{name}` is built in and cannot be a model", "choose another id"
+                )
+            seen.add(name)
+        if isinstance(vendor, str) and vendor not in vendors:
+            close = nearest(vendor, vendors)
+            hint = f"did you mean `{close}`?" if close else f"add [vendors.{vendor}]"
+            yield Finding(("models", index, "vendor"), f"there is no vendor called `{vendor}`", hint)
+
+
+def _check_engine_references(data: Mapping[str, Any], engines: _Engines) -> Iterator[Finding]:
+    places: list[tuple[KeyPath, Any, str]] = [(("live", kind), _table(data, "live").get(kind), kind) for kind in _KINDS]
+    for name, agent in _table(data, "agents").items():
+        if isinstance(agent, dict):
+            places += [(("agents", name, kind), agent.get(kind), kind) for kind in _KINDS]
+    for name, voice in _table(data, "voices").items():
+        if isinstance(voice, dict) and isinstance(voice.get("engine"), str):
+            places.append((("voices", name, "engine"), voice["engine"], "tts"))
+    for path, value, kind in places:
+        refs = [(path, value)] if isinstance(value, str) else [((*path, i), ref) for i, ref in _indexed(value)]
+        for place, ref in refs:
+            complaint = engines.complaint(ref, kind) if isinstance(ref, str) else None
+            if complaint is not None:
+                yield Finding(place, *complaint)
+
+
+def _check_tools(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for name, agent in _table(data, "agents").items():
+        seen: set[str] = set()
+        for index, tool in _indexed(agent.get("tools") if isinstance(agent, dict) else None):
+            tool_name = tool.get("name") if isinstance(tool, dict) else None
+            if isinstance(tool_name, str) and tool_name in seen:
+                yield Finding(("agents", name, "tools", index), f"there are two tools called `{tool_name}`")
+            if isinstance(tool_name, str):
+                seen.add(tool_name)
+
+
+def _check_ice(data: Mapping[str, Any]) -> Iterator[Finding]:
+    ice = _table(data, "ice")
+    if ice.get("turn_urls") and "turn_secret" not in ice:
+        hint = 'add turn_secret = "env:TURN_SECRET" (coturn: static-auth-secret), or use [[ice.servers]]'
+        yield Finding(("ice", "turn_urls"), "time-limited credentials need turn_secret", hint)
+    if "turn_secret" in ice and not ice.get("turn_urls"):
+        yield Finding(
+            ("ice", "turn_secret"), "no TURN server is named", 'add turn_urls = ["turn:HOST:3478?transport=udp"]'
+        )
+    for index, server in _tables(ice, "servers"):
+        urls = server.get("urls")
+        texts = [urls] if isinstance(urls, str) else [url for _, url in _indexed(urls) if isinstance(url, str)]
+        if any(url.startswith("turn") for url in texts) and not {"username", "credential"} <= server.keys():
+            hint = "add both, or move the address to turn_urls and set turn_secret"
+            yield Finding(("ice", "servers", index), "a TURN server needs username and credential", hint)
+
+
+def _model_kinds(data: Mapping[str, Any]) -> dict[str, str | None]:
+    kinds: dict[str, str | None] = {}
+    for _, model in _tables(data, "models"):
+        if isinstance(model.get("id"), str):
+            kinds[model["id"]] = model.get("kind") if model.get("kind") in _KINDS else None
+    return kinds
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _tables(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    return ((index, value) for index, value in _indexed(data.get(key)) if isinstance(value, dict))
+
+
+def _indexed(value: Any) -> Iterator[tuple[int, Any]]:
+    return iter(enumerate(value if isinstance(value, list) else ()))
