@@ -27,8 +27,8 @@ _MAX_SAMPLES: Final = 5760
 _MAX_CONCEAL: Final = _RATE
 """48 kHz samples concealed by one call: a second, far more than any sense in it."""
 
-SILENCE_PACKET: Final = b"\xf8\xff\xfe"
-"""20 ms of digital silence, CELT fullband mono: what libopus itself emits for zeros in DTX-like streams."""
+SILENCE_PACKET: Final = b"\xd8\xff\xfe"
+"""20 ms of digital silence: what `OpusEncoder` itself gives for zeros (CELT, 12 kHz wide, mono)."""
 
 
 class OpusError(ValueError):
