@@ -1,0 +1,97 @@
+"""What one caller says: decrypted RTP in, consecutive 16 kHz PCM out. Sans-I/O.
+
+Packets that are not the negotiated codec are counted and dropped; payloads that do not decode are
+concealed. Nothing here keeps audio back but the jitter buffer, and nothing is ever handed out twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from media.audio import RATE_IN, Pcm
+from media.jitter import JitterBuffer, Piece, PieceKind
+from media.opus import OpusDecoder, OpusError
+from media.rtp import ReceiverStatistics, RtpError, RtpPacket
+
+CLOCK_RATE = 48_000
+"""Hz of Opus's RTP timestamps, whatever is coded."""
+_DOWN = CLOCK_RATE // RATE_IN
+_MAX_CHUNK = 1920
+"""Samples handed out at once: the listener's contract, the longest Opus packet."""
+
+
+class Inbound:
+    """`payload_type`: of the negotiated Opus. `on_audio(pcm, arrived_at)`: as `LegListener.on_audio`."""
+
+    def __init__(self, payload_type: int, on_audio: Callable[[Pcm, float], None]) -> None:
+        self._payload_type = payload_type
+        self._on_audio = on_audio
+        self._decoder = OpusDecoder()
+        self._jitter = JitterBuffer(clock_rate=CLOCK_RATE)
+        self.statistics = ReceiverStatistics(CLOCK_RATE)
+        self.bytes_received = 0
+        self.packets_unknown = 0
+        """Not RTP, or of another payload type than the one negotiated."""
+        self.packets_corrupt = 0
+        """The negotiated payload type, but nothing that decodes."""
+        self.concealed_samples = 0
+        """At 16 kHz, made up for what did not come or did not decode."""
+
+    @property
+    def next_poll(self) -> float | None:
+        return self._jitter.next_poll
+
+    def stats(self) -> dict[str, float]:
+        received = self.statistics
+        return {
+            "packets_received": received.packets_received,
+            "bytes_received": self.bytes_received,
+            "packets_lost": received.packets_lost,
+            "packets_late": self._jitter.late_packets,
+            "packets_duplicate": self._jitter.duplicate_packets,
+            "packets_unknown": self.packets_unknown,
+            "packets_corrupt": self.packets_corrupt,
+            "concealed_ms": self.concealed_samples * 1000 / RATE_IN,
+            "jitter_ms": received.jitter_ms,
+        }
+
+    def packet(self, plain: bytes, now: float) -> None:
+        """One decrypted RTP packet that arrived at `now`."""
+        try:
+            packet = RtpPacket.parse(plain)
+        except RtpError:
+            self.packets_unknown += 1
+            return
+        if packet.payload_type != self._payload_type:
+            self.packets_unknown += 1
+            return
+        self.bytes_received += len(packet.payload)
+        self.statistics.add(packet, now)
+        for piece in self._jitter.add(packet, now):
+            self._play(piece)
+
+    def poll(self, now: float) -> None:
+        """Time has passed: give up gaps that stayed open, fill silence."""
+        for piece in self._jitter.poll(now):
+            self._play(piece)
+
+    def _play(self, piece: Piece) -> None:
+        if piece.kind is PieceKind.PACKET:
+            try:
+                pcm = self._decoder.decode(piece.payload)
+            except OpusError:
+                self.packets_corrupt += 1
+                pcm = self._conceal(piece.samples)
+        elif piece.kind is PieceKind.LOST:
+            pcm = self._conceal(piece.samples)
+        else:
+            pcm = np.zeros(piece.samples // _DOWN, np.int16)
+        for start in range(0, len(pcm), _MAX_CHUNK):
+            self._on_audio(pcm[start : start + _MAX_CHUNK], piece.arrived_at)
+
+    def _conceal(self, samples: int) -> Pcm:
+        pcm = self._decoder.conceal(samples)
+        self.concealed_samples += len(pcm)
+        return pcm

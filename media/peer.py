@@ -1,0 +1,494 @@
+"""A WebRTC leg: one peer connection, its audio both ways and its text channel.
+
+aiortc does ICE, DTLS and SCTP; audio is ours: packets are decrypted and decoded where their datagram
+arrives, and encoded, encrypted and sent where the pacer ticks. A call owns no thread, and no task but
+the three of aiortc. Nothing that a caller sends may raise out of here, or reach another call.
+
+    NEW --answer, offer--> NEGOTIATING --described--> CONNECTING --DTLS up--> OPEN
+    any of them --close, timeouts, the other side--> CLOSED
+
+`offer` leaves the peer in NEGOTIATING until `accept` brings the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from enum import Enum
+from typing import Any, ParamSpec
+
+from aiortc import RTCDtlsTransport, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver, RTCSessionDescription
+from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpRrPacket, RtcpSrPacket
+from aiortc.sdp import candidate_from_sdp
+
+from media import aiortc_private
+from media.audio import Pcm
+from media.inbound import Inbound
+from media.leg import Abilities, LegListener
+from media.network import Network, NetworkError
+from media.outbound import Outbound
+from media.pacer import Pacer
+from media.playout import Playout, PlayoutEvent
+from media.text import LABEL, TextChannel
+
+logger = logging.getLogger(__name__)
+
+_NEGOTIATION_S = 5.0
+"""Seconds for one offer or answer: it takes milliseconds, unless something in it makes aiortc wait."""
+_TEARDOWN_S = 2.0
+"""Seconds after which a connection that does not close is cut off."""
+_REPORT_S = 1.0
+"""Seconds between RTCP reports, varied by half either way (RFC 3550 section 6.2)."""
+
+_P = ParamSpec("_P")
+
+
+class NegotiationError(Exception):
+    """The description cannot be used; `message` says why. The peer is closed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class PeerState(Enum):
+    NEW = "new"
+    NEGOTIATING = "negotiating"
+    CONNECTING = "connecting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Peer:
+    """Implements `media.leg.Leg`. One peer is one call: it answers or offers once.
+
+    `connect_seconds`: from the description to DTLS being up. `inactivity_seconds`: without any
+    packet, of whatever kind. `send_silence`: send packets of silence in pauses, as browsers do.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        pacer: Pacer,
+        connect_seconds: float = 15.0,
+        inactivity_seconds: float = 15.0,
+        send_silence: bool = False,
+        playout: Playout | None = None,
+    ) -> None:
+        self._network = network
+        self._pacer = pacer
+        self._connect_seconds = connect_seconds
+        self._inactivity_seconds = inactivity_seconds
+        self._send_silence = send_silence
+        self._playout = playout if playout is not None else Playout()
+        self._listener: LegListener | None = None
+        self._state = PeerState.NEW
+        self._text = TextChannel(self)
+        self._connection: RTCPeerConnection | None = None
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._dtls: RTCDtlsTransport | None = None
+        self._line: RTCRtpTransceiver | None = None
+        self._wire: aiortc_private.Wire | None = None
+        self._inbound: Inbound | None = None
+        self._outbound: Outbound | None = None
+        self._is_ticking = False
+        self._heard_at = time.monotonic()
+        self._connecting_since = 0.0
+        self._report_at = 0.0
+        self._undecryptable = 0
+        self._malformed = 0
+        self._teardown: asyncio.Task[None] | None = None
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(text=True)
+
+    @property
+    def playout(self) -> Playout:
+        return self._playout
+
+    @property
+    def state(self) -> PeerState:
+        return self._state
+
+    @property
+    def last_sent_at(self) -> float | None:
+        """`time.monotonic()` seconds of the latest audio packet sent."""
+        return self._outbound.last_sent_at if self._outbound is not None else None
+
+    def attach(self, listener: LegListener) -> None:
+        self._listener = listener
+
+    def send_text(self, text: str) -> None:
+        self._text.send(text)
+
+    def wake(self) -> None:
+        outbound = self._outbound
+        if outbound is None:
+            return
+        now = time.monotonic()
+        if outbound.is_due(now):
+            outbound.run(now)
+        if outbound.is_active and self._wire is not None:
+            self._is_ticking = True
+            self._pacer.add(self, outbound.media_at)
+
+    def stats(self) -> Mapping[str, float]:
+        """Counts since the call began; `jitter_ms`, `round_trip_ms` (0 when unknown), `fraction_lost` as of now."""
+        stats: dict[str, float] = {
+            "packets_undecryptable": self._undecryptable,
+            "datagrams_malformed": self._malformed,
+            **self._text.stats(),
+        }
+        for part in (self._inbound, self._outbound):
+            if part is not None:
+                stats |= part.stats()
+        return stats
+
+    # Negotiation
+
+    async def answer(self, offer_sdp: str) -> str:
+        """The answer to a guarded offer. Raises `NegotiationError`, or `NetworkError` when there is no port."""
+        self._begin(needs_listener=True)
+        return await self._negotiate(self._answer(offer_sdp))
+
+    async def offer(self) -> str:
+        """An offer of audio both ways and the text channel. Raises `NetworkError`, `NegotiationError`."""
+        self._begin(needs_listener=False)
+        return await self._negotiate(self._offer())
+
+    async def accept(self, answer_sdp: str) -> None:
+        """The answer to our offer. Raises `NegotiationError`."""
+        if self._state is not PeerState.NEGOTIATING or self._listener is None:
+            raise RuntimeError("accept() follows offer() and attach(), once")
+        await self._negotiate(self._accept(answer_sdp))
+
+    async def add_candidate(self, candidate: str | None) -> None:
+        """A candidate line of the other side; whatever cannot be used is ignored, the end of them too.
+
+        The end is ignored because aioice would give up before it has seen where the checks come from.
+        """
+        dtls = self._dtls
+        if not candidate or dtls is None or self._state is PeerState.CLOSED:
+            return
+        try:
+            parsed = candidate_from_sdp(candidate.removeprefix("a=").removeprefix("candidate:"))
+            async with asyncio.timeout(_NEGOTIATION_S):
+                await dtls.transport.addRemoteCandidate(parsed)
+        except Exception as error:
+            logger.debug("a candidate was ignored: %r", error)
+
+    def _begin(self, *, needs_listener: bool) -> None:
+        if self._state is not PeerState.NEW or (needs_listener and self._listener is None):
+            raise RuntimeError("a peer negotiates once, and after attach()")
+        self._state = PeerState.NEGOTIATING
+
+    async def _negotiate(self, work: Coroutine[Any, Any, str]) -> str:
+        """Run `work` within its time; whatever goes wrong closes the peer and has a name."""
+        try:
+            async with asyncio.timeout(_NEGOTIATION_S):
+                result = await work
+            if self._state is PeerState.CLOSED:
+                raise NegotiationError("the call was closed meanwhile")
+            return result
+        except (NegotiationError, NetworkError, asyncio.CancelledError):
+            await self.close("failed")
+            raise
+        except TimeoutError:
+            await self.close("failed")
+            raise NegotiationError("the description took too long to apply") from None
+        except Exception as error:
+            await self.close("failed")
+            detail = f": {error}" if str(error) else ""
+            raise NegotiationError(f"the description cannot be used ({type(error).__name__}{detail})") from error
+
+    async def _answer(self, offer_sdp: str) -> str:
+        connection = self._open_connection(aiortc_private.new_connection())
+        await connection.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
+        line = _live_audio(connection)
+        for transceiver in connection.getTransceivers():
+            aiortc_private.silence_tracks(transceiver)
+            transceiver.direction = "sendrecv" if transceiver is line else "inactive"
+        _keep_opus(line)
+        self._adopt(connection, line)
+        await connection.setLocalDescription()
+        return self._described(connection)
+
+    async def _offer(self) -> str:
+        connection = self._open_connection(aiortc_private.new_connection(max_bundle=True))
+        line = connection.addTransceiver("audio", "sendrecv")
+        codecs = RTCRtpSender.getCapabilities("audio").codecs
+        line.setCodecPreferences([codec for codec in codecs if codec.mimeType.lower() == "audio/opus"])
+        aiortc_private.silence_tracks(line)
+        self._text.take(connection.createDataChannel(LABEL))
+        self._adopt(connection, line)
+        await connection.setLocalDescription()
+        text = connection.localDescription.sdp
+        return self._network.dress(text)
+
+    async def _accept(self, answer_sdp: str) -> str:
+        connection, line = self._connection, self._line
+        assert connection is not None
+        assert line is not None
+        await connection.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+        _keep_opus(line)
+        return self._described(connection)
+
+    def _open_connection(self, connection: RTCPeerConnection) -> RTCPeerConnection:
+        self._connection = connection
+        self._connecting = aiortc_private.track_connecting(connection)
+        connection.on("datachannel", self._text.take)
+        return connection
+
+    def _adopt(self, connection: RTCPeerConnection, line: RTCRtpTransceiver) -> None:
+        """Take the transport of `line` for everything; before candidates are gathered."""
+        dtls = line.receiver.transport
+        for transceiver in connection.getTransceivers():
+            if transceiver.receiver.transport is not dtls:
+                aiortc_private.gather_nothing(transceiver.receiver.transport.transport)
+        sctp = connection.sctp
+        if sctp is None:
+            self._text.off()
+        elif sctp.transport is not dtls:
+            raise NegotiationError("audio and data must be bundled")
+        else:
+            aiortc_private.guard_data(sctp, self._on_malformed_data, self._on_hostile_data)
+        aiortc_private.gather_on(dtls.transport, self._network.open_sockets, self)
+        dtls.on("statechange", self._on_transport_state)
+        dtls.transport.on("statechange", self._on_transport_state)
+        self._dtls = dtls
+        self._line = line
+
+    def _described(self, connection: RTCPeerConnection) -> str:
+        """Both sides are described: the connection comes up by itself from here."""
+        text: str = self._network.dress(connection.localDescription.sdp)
+        if self._state is PeerState.NEGOTIATING:
+            self._state = PeerState.CONNECTING
+            self._heard_at = self._connecting_since = time.monotonic()
+            self._pacer.watch(self)
+        return text
+
+    # Transports
+
+    def _on_transport_state(self) -> None:
+        dtls = self._dtls
+        if dtls is None or self._state is PeerState.CLOSED:
+            return
+        if dtls.state == "connected" and self._state is PeerState.CONNECTING:
+            self._open(dtls)
+        elif dtls.state == "failed":
+            self._finish("failed")
+        elif dtls.state == "closed" or dtls.transport.state in ("failed", "closed"):
+            self._finish("remote_closed" if self._state is PeerState.OPEN else "failed")
+
+    def _open(self, dtls: RTCDtlsTransport) -> None:
+        line, connection = self._line, self._connection
+        assert line is not None
+        assert connection is not None
+        wire = aiortc_private.Wire(dtls)
+        payload_type = aiortc_private.opus_payload_type(line)
+        self._inbound = Inbound(payload_type, self._on_audio)
+        may_send = line.currentDirection in ("sendrecv", "sendonly")
+        self._outbound = Outbound(
+            playout=self._playout,
+            payload_type=payload_type,
+            ssrc=aiortc_private.own_ssrc(line),
+            cname=aiortc_private.own_cname(connection),
+            send=wire.send_rtp if may_send else _drop,
+            on_event=self._on_playout,
+            send_silence=self._send_silence and may_send,
+        )
+        self._wire = wire
+        self._state = PeerState.OPEN
+        self._report_at = time.monotonic() + _REPORT_S * random.random() / 2
+        if self._listener is not None:
+            self._tell(self._listener.on_open)
+        self.wake()
+
+    def on_datagram(self, data: bytes) -> bool:
+        """RTP and RTCP are taken here, before anything else sees them; the rest goes on to aiortc."""
+        now = time.monotonic()
+        if not 128 <= data[0] <= 191:
+            self._heard_at = now
+            return False
+        wire = self._wire
+        if wire is None or len(data) < 2:
+            return True
+        try:
+            if 192 <= data[1] <= 223:
+                self._on_rtcp(wire.decrypt_rtcp(data), now)
+            else:
+                self._on_rtp(wire.decrypt_rtp(data), now)
+        except Exception:
+            self._malformed += 1
+            logger.exception("a packet could not be handled; the call goes on")
+        return True
+
+    def _on_rtp(self, plain: bytes | None, now: float) -> None:
+        inbound = self._inbound
+        if plain is None or inbound is None:
+            self._undecryptable += 1
+            return
+        self._heard_at = now
+        inbound.packet(plain, now)
+        if not self._is_ticking and inbound.next_poll is not None and self._wire is not None:
+            self._is_ticking = True
+            self._pacer.add(self)
+
+    def _on_rtcp(self, plain: bytes | None, now: float) -> None:
+        if plain is None:
+            self._undecryptable += 1
+            return
+        self._heard_at = now
+        try:
+            packets = RtcpPacket.parse(plain)
+        except Exception:
+            self._malformed += 1
+            return
+        for packet in packets:
+            if isinstance(packet, RtcpSrPacket) and self._inbound is not None:
+                self._inbound.statistics.sender_report(packet.ssrc, packet.sender_info.ntp_timestamp, now)
+            if isinstance(packet, RtcpSrPacket | RtcpRrPacket) and self._outbound is not None:
+                for block in packet.reports:
+                    self._outbound.statistics.receiver_report(block, now)
+
+    # Clock
+
+    def on_tick(self, now: float) -> None:
+        """Every 20 ms while there is something to say, or audio to give up waiting for."""
+        inbound, outbound = self._inbound, self._outbound
+        is_needed = False
+        if outbound is not None and outbound.is_active:
+            outbound.run(now)
+            is_needed = outbound.is_active
+        if inbound is not None and (due := inbound.next_poll) is not None:
+            if now >= due:
+                inbound.poll(now)
+            is_needed = is_needed or inbound.next_poll is not None
+        if not is_needed:
+            self._is_ticking = False
+            self._pacer.remove(self)
+
+    def on_watch(self, now: float) -> None:
+        """Four times a second: timeouts and reports."""
+        if self._state is PeerState.CONNECTING:
+            if now - self._connecting_since > self._connect_seconds:
+                self._finish("connect_timeout")
+        elif self._state is PeerState.OPEN:
+            if now - self._heard_at > self._inactivity_seconds:
+                self._finish("inactivity")
+            elif now >= self._report_at:
+                self._report_at = now + _REPORT_S * (0.5 + random.random())
+                self._report(now)
+
+    def _report(self, now: float) -> None:
+        inbound, outbound, wire = self._inbound, self._outbound, self._wire
+        if inbound is None or outbound is None or wire is None:
+            return
+        wire.send_rtcp(outbound.report(now, time.time(), inbound.statistics.report_block(now)))
+
+    # Listener
+
+    def _tell(self, callback: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Whatever the listener raises is its own fault and must not end the datagram, tick or call."""
+        try:
+            callback(*args, **kwargs)
+        except Exception:
+            logger.exception("the listener of a call failed")
+
+    def _on_audio(self, pcm: Pcm, arrived_at: float) -> None:
+        if self._listener is not None and self._state is PeerState.OPEN:
+            self._tell(self._listener.on_audio, pcm, arrived_at)
+
+    def _on_playout(self, event: PlayoutEvent) -> None:
+        if self._listener is not None and self._state is PeerState.OPEN:
+            self._tell(self._listener.on_playout, event)
+
+    def on_text_open(self) -> None:
+        if self._listener is not None and self._state is not PeerState.CLOSED:
+            self._tell(self._listener.on_text_open)
+
+    def on_text(self, text: str) -> None:
+        if self._listener is not None and self._state is not PeerState.CLOSED:
+            self._tell(self._listener.on_text, text)
+
+    def on_text_refused(self, code: str, detail: str) -> None:
+        if self._listener is not None and self._state is not PeerState.CLOSED:
+            self._tell(self._listener.on_text_refused, code, detail)
+
+    def on_text_broken(self, reason: str) -> None:
+        self._finish(reason)
+
+    def _on_malformed_data(self, error: Exception) -> None:
+        self._malformed += 1
+        if isinstance(error, UnicodeDecodeError):
+            self._text.refuse("not_text", "the message is not UTF-8")
+
+    def _on_hostile_data(self) -> None:
+        self._finish("failed")
+
+    # The end
+
+    async def close(self, reason: str = "hangup") -> None:
+        """Hang up, within two seconds. Idempotent; `on_closed` has been called when this returns."""
+        self._finish(reason)
+        if self._teardown is not None and self._teardown is not asyncio.current_task():
+            await asyncio.shield(self._teardown)
+
+    def _finish(self, reason: str) -> None:
+        """The call is over from here on; what is left of it is taken down by a task of its own."""
+        if self._state is PeerState.CLOSED:
+            return
+        self._state = PeerState.CLOSED
+        self._pacer.remove(self)
+        self._pacer.unwatch(self)
+        self._text.off()
+        wire, self._wire = self._wire, None
+        if wire is not None and self._line is not None:
+            ssrc = aiortc_private.own_ssrc(self._line)
+            wire.send_rtcp(bytes(RtcpRrPacket(ssrc=ssrc)) + bytes(RtcpByePacket(sources=[ssrc])))
+        if self._listener is not None:
+            self._tell(self._listener.on_closed, reason)
+        if self._connection is not None:
+            self._teardown = asyncio.get_running_loop().create_task(self._tear_down(self._connection))
+
+    async def _tear_down(self, connection: RTCPeerConnection) -> None:
+        try:
+            async with asyncio.timeout(_TEARDOWN_S):
+                connecting = set(self._connecting)
+                for task in connecting:
+                    task.cancel()
+                if connecting:
+                    await asyncio.wait(connecting)
+                await connection.close()
+                # aiortc cancels its reader without waiting for it.
+                await asyncio.sleep(0)
+        except Exception:
+            logger.warning("a connection did not close and was cut off", exc_info=True)
+        finally:
+            connection.remove_all_listeners()
+            if self._dtls is not None:
+                self._dtls.remove_all_listeners()
+                aiortc_private.abort_sockets(self._dtls.transport)
+
+
+def _live_audio(connection: RTCPeerConnection) -> RTCRtpTransceiver:
+    """The audio line to talk on: the first one that is not inactive."""
+    lines = [transceiver for transceiver in connection.getTransceivers() if transceiver.kind == "audio"]
+    if not lines:
+        raise NegotiationError("the offer has no audio")
+    return next((line for line in lines if aiortc_private.offered_direction(line) != "inactive"), lines[0])
+
+
+def _drop(packet: bytes) -> bool:
+    """The other side asked for no audio: the playout runs all the same, so that turns end."""
+    return False
+
+
+def _keep_opus(line: RTCRtpTransceiver) -> None:
+    if not aiortc_private.keep_opus(line):
+        raise NegotiationError("no common audio codec: Opus is needed")
