@@ -99,15 +99,14 @@ class OpusDecoder:
 
     def _run(self, payload: bytes) -> Pcm:
         try:
-            frames = self._codec.decode(av.Packet(payload))
-        except (av.error.FFmpegError, ValueError) as error:
-            # libopus refuses before it touches its state, but ffmpeg may not: a fresh decoder is
-            # 30 microseconds, and only a hostile caller pays for it.
-            self._codec = _open_decoder()
+            # Never an empty packet: to ffmpeg that is the end of the stream.
+            (frame,) = self._codec.decode(av.Packet(payload))
+        except av.error.InvalidDataError as error:
+            # libopus looks a packet over before it touches its state: what was heard last is still there.
             raise OpusError("not Opus") from error
-        if len(frames) != 1:
-            raise OpusError("no audio in it")
-        frame = frames[0]
+        except (av.error.FFmpegError, ValueError) as error:
+            self._codec = _open_decoder()
+            raise OpusError("the decoder failed") from error
         samples: Pcm = np.frombuffer(memoryview(frame.planes[0]), np.int16, frame.samples)
         return samples
 
