@@ -39,7 +39,7 @@ from realtime.live.effects import (
     TranscriptFailed,
     TranscriptHeard,
 )
-from realtime.live.items import History, HistoryError, Item, Part
+from realtime.live.items import History, HistoryError, Item, ItemStatus, Part
 from realtime.live.responses import Phase, Purpose, Response, Status
 from realtime.live.turntaking import TurnTaking, Verdict
 from realtime.live.wire import Json, WireError
@@ -52,7 +52,7 @@ UNCLEAR = "[unintelligible speech]"
 class CutPlayout(Protocol):
     """What the conversation needs of `media.playout.Playout`."""
 
-    def cut(self) -> list[Heard]: ...
+    def cut(self, through: int | None = None) -> list[Heard]: ...
 
     def finish(self, generation: int) -> None: ...
 
@@ -67,6 +67,8 @@ class _Utterance:
     turn: TurnRecord
     start_ms: int
     committed: bool = False
+    early: TranscriptHeard | TranscriptFailed | None = None
+    """The recogniser's last word, when it came before the utterance had ended."""
     shown: str = ""
     """The part of its transcript that has gone out as deltas."""
 
@@ -118,7 +120,7 @@ class Conversation:
             case TranscriptHeard():
                 return self._transcript(event, now)
             case TranscriptFailed():
-                return self._transcript_failed(event)
+                return self._transcript_failed(event, now)
             case ChatProduced():
                 return self._chat(event, now)
             case SpeechProduced():
@@ -181,17 +183,21 @@ class Conversation:
         utterance.turn.endpoint_at = now
         previous = self.history.insert(utterance.item)
         wired = utterance.item.to_wire()
-        return [
+        effects: list[Effect] = [
             Send(wire.SpeechStoppedEvent(item_id=item_id, audio_end_ms=event.audio_end_ms)),
             Send(wire.Committed(item_id=item_id, previous_item_id=previous)),
             Send(wire.ItemAdded(item=wired, previous_item_id=previous)),
             Send(wire.ItemDone(item=wired, previous_item_id=previous)),
             EndListening(item_id),
         ]
+        return effects + self.handle(utterance.early, now) if utterance.early else effects
 
     def _transcript(self, event: TranscriptHeard, now: float) -> list[Effect]:
         utterance = self._utterances.get(event.item_id)
         if utterance is None:
+            return []
+        if event.final and not utterance.committed:
+            utterance.early = event
             return []
         text = event.text.strip() if event.spoken else ""
         effects = self._partial_transcript(utterance, text, final=event.final)
@@ -227,12 +233,14 @@ class Conversation:
             effects.append(Send(wire.TranscriptionDelta(item_id=utterance.item.id, content_index=0, delta=delta)))
         return effects
 
-    def _transcript_failed(self, event: TranscriptFailed) -> list[Effect]:
-        utterance = self._utterances.pop(event.item_id, None)
+    def _transcript_failed(self, event: TranscriptFailed, now: float) -> list[Effect]:
+        utterance = self._utterances.get(event.item_id)
         if utterance is None:
             return []
-        if self._turns.speaking == event.item_id:
-            self._turns.speech_dropped()
+        if not utterance.committed:
+            utterance.early = event
+            return []
+        del self._utterances[event.item_id]
         error = {"type": "server_error", "code": event.code, "message": event.message}
         failed = wire.TranscriptionFailed(item_id=event.item_id, content_index=0, error=error)
         effects: list[Effect] = [Send(failed), _error(event.message, event.code)]
@@ -281,7 +289,7 @@ class Conversation:
         self._generation += 1
         self._turns.answered()
         turn = turn or TurnRecord(engines=self._engines)
-        response = Response(self._generation, purpose, config, self.history.insert, turn)
+        response = Response(self._generation, purpose, config, self.history, turn)
         turn.response_id = response.id
         self._response = response
         return response
@@ -363,7 +371,7 @@ class Conversation:
         active = self._response
         if active is not None:
             effects.append(Stop(active.generation))
-        heard = {entry.generation: entry.heard_ms for entry in self._playout.cut()}
+        heard = {entry.generation: entry.heard_ms for entry in self._playout.cut(self._generation)}
         sounding, self._sounding = self._sounding, {}
         truncated: list[Effect] = []
         for generation, response in sounding.items():
@@ -430,6 +438,8 @@ class Conversation:
             case wire.ItemTruncate():
                 return self._truncate_item(event)
             case wire.ItemDelete():
+                if self.history.require(event.item_id).status is ItemStatus.IN_PROGRESS:
+                    raise WireError("The item is still being made.", code="item_in_progress", param="item_id")
                 self.history.delete(event.item_id)
                 return [Send(wire.ItemDeleted(item_id=event.item_id))]
             case wire.ResponseCreate():

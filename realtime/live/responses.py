@@ -10,7 +10,6 @@ items and parts as they begin, deltas, and, whatever happens, their closing even
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from realtime.adapters.clauses import Clause, Clauses
 from realtime.live import wire
 from realtime.live.config import ResponseConfig
 from realtime.live.effects import Effect, FinishSpeaking, Send, Speak
-from realtime.live.items import Item, ItemStatus, Part
+from realtime.live.items import History, Item, ItemStatus, Part
 from realtime.live.wire import Json, new_id
 from realtime.observe.turns import TurnRecord
 
@@ -48,19 +47,18 @@ Status = Literal["completed", "cancelled", "failed", "incomplete"]
 
 @dataclass(slots=True)
 class Response:
-    """`insert` puts an output item into the history and gives its predecessor's id."""
+    """`history` is where its output items go."""
 
     generation: int
     purpose: Purpose
     config: ResponseConfig
-    insert: Callable[[Item], str | None]
+    history: History
     turn: TurnRecord
     id: str = field(default_factory=lambda: new_id("resp"))
     phase: Phase = Phase.GENERATING
     outputs: list[Item] = field(default_factory=list)
     message: Item | None = None
     _message_index: int = 0
-    _predecessors: dict[str, str | None] = field(default_factory=dict)
     _clauses: Clauses = field(default_factory=Clauses)
     _spoken: list[Clause] = field(default_factory=list)
     _clause_at_ms: dict[int, float] = field(default_factory=dict)
@@ -108,8 +106,7 @@ class Response:
         return [*effects, Send(added)]
 
     def _begin(self, item: Item) -> list[Effect]:
-        previous = self.insert(item)
-        self._predecessors[item.id] = previous
+        previous = self.history.insert(item)
         self.outputs.append(item)
         index = len(self.outputs) - 1
         return [
@@ -252,7 +249,7 @@ class Response:
         )
         return [
             Send(done),
-            Send(wire.ItemDone(item=item.to_wire(), previous_item_id=self._predecessors[item.id])),
+            Send(wire.ItemDone(item=item.to_wire(), previous_item_id=self.history.predecessor(item.id))),
         ]
 
     # --- wire shapes --------------------------------------------------------------------------
