@@ -161,9 +161,9 @@ class _Third:
         windows = np.lib.stride_tricks.as_strided(held, (rows, _TAPS + _BLOCK_IN), (4 * _BLOCK_IN, 4))
         # A contiguous copy: BLAS takes no overlapping rows.
         out = np.dot(np.ascontiguousarray(windows), _MATRIX)
-        np.rint(out, out)
-        np.minimum(out, 32767, out)
-        np.maximum(out, -32768, out)
+        np.rint(out, out=out)
+        np.minimum(out, 32767, out=out)
+        np.maximum(out, -32768, out=out)
         thirds: Pcm = out.astype(np.int16).reshape(-1)[: len(pcm) // 3]
         return thirds
 
