@@ -123,9 +123,8 @@ def check_ice(servers: Sequence[IceServer], turn_urls: Sequence[str], turn_secre
 
 def _check_url(url: str) -> bool:
     """Whether it is a TURN URL (RFC 7065) and not a STUN one (RFC 7064); `IceConfigError` when it is neither."""
-    if url.startswith(("stun:", "stuns:")):
-        if "?" in url:
-            raise IceConfigError(f"{url!r}: a stun URL has no 'transport', and browsers refuse it; leave it out")
+    if url.startswith(("stun:", "stuns:")) and "?" in url:
+        raise IceConfigError(f"{url!r}: a stun URL has no 'transport', and browsers refuse it; leave it out")
     match = _STUN.fullmatch(url) or _TURN.fullmatch(url)
     if match is not None and 0 < int(match["port"] or "3478") <= 65535:
         return match.re is _TURN

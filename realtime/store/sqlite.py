@@ -32,6 +32,8 @@ DURABLE_TTL_SECONDS = 24 * 3600.0
 """What lives a day or longer (keys, their revocation) is on the disk when the call returns. The rest
 survives a crash of the process, and after a power cut the last moments of it may be missing: an fsync
 for every short-lived record would cost each call some milliseconds."""
+MAX_PENDING = 1000
+"""Calls waiting for the thread. At 0.1 ms each that is a tenth of a second; with a disk that hangs, memory is safe."""
 _PURGE_EVERY_WRITES = 64
 _PURGE_ROWS = 256
 """Expired rows deleted at once; four for every write on average, so they cannot pile up."""
@@ -66,6 +68,7 @@ class SqliteStore:
         self._clock = clock
         self._writes = 0
         self._closed = False
+        self._pending = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
             self._connection = self._thread.submit(self._open, max_bytes).result()
@@ -115,10 +118,20 @@ class SqliteStore:
     async def _run(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise StoreError(f"The store {self._path} is closed.")
+        if self._pending >= MAX_PENDING:
+            raise StoreError(f"The store {self._path} is too slow: {MAX_PENDING} calls are waiting for it.")
+        self._pending += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+            future.add_done_callback(self._done)
+            return await future
         except sqlite3.Error as error:
             raise StoreError(f"The store {self._path}: {error}") from error
+
+    def _done(self, _: asyncio.Future[T]) -> None:
+        # A caller that is cancelled leaves its work in the queue, but then it will not count any more: the
+        # queue drops cancelled work unrun.
+        self._pending -= 1
 
     # --- on the store's own thread ------------------------------------------------------------
 
@@ -215,10 +228,12 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # A full disk has rolled it back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
