@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
@@ -37,7 +38,7 @@ from realtime.settings_types import (
 )
 from realtime.toml_lines import KeyPath, line_of, locate
 
-__all__ = ["EngineRef", "Mistake", "Settings", "SettingsError", "load"]
+__all__ = ["EngineRef", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
 
 MAX_FILE_BYTES = 1 << 20
 """A settings file is written by hand; more than this is some other file."""
@@ -190,16 +191,6 @@ class Settings(Section):
             return self.agents.get(name, AgentSettings())
         return self.agents.get(name)
 
-    def with_engines(self, ref: EngineRef) -> Settings:
-        """The same settings with `ref` for everything a call needs, whatever `[live]` and the agents say."""
-        agents = {
-            name: agent.model_copy(update={"stt": None, "chat": None, "tts": None})
-            for name, agent in self.agents.items()
-        }
-        return self.model_copy(
-            update={"live": LiveSettings(stt=[ref], chat=[ref], tts=[ref]), "agents": agents, "voices": {}}
-        )
-
 
 # --- loading ----------------------------------------------------------------------------------
 
@@ -238,6 +229,18 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     if settings is None or found:
         raise SettingsError(_placed(found, locate(text), overridden), path)
     return settings
+
+
+def data_folder(settings: Settings) -> Path:
+    """The folder for keys, store and files, made if need be, open to its owner only. Raises `SettingsError`."""
+    folder = settings.server.data or Path(platformdirs.user_data_dir("infrai-realtime", appauthor=False))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "choose another with `data` under [server], or REALTIME_DATA"
+        message = f"the data folder {folder} cannot be made: {error.strerror}"
+        raise SettingsError([Mistake(None, "server.data", message, hint)]) from None
+    return folder
 
 
 def _read(path: Path) -> str:

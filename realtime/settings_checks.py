@@ -119,19 +119,25 @@ def _check_tools(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_ice(data: Mapping[str, Any]) -> Iterator[Finding]:
     ice = _table(data, "ice")
-    if ice.get("turn_urls") and "turn_secret" not in ice:
-        hint = 'add turn_secret = "env:TURN_SECRET" (coturn: static-auth-secret), or use [[ice.servers]]'
-        yield Finding(("ice", "turn_urls"), "time-limited credentials need turn_secret", hint)
-    if "turn_secret" in ice and not ice.get("turn_urls"):
-        yield Finding(
-            ("ice", "turn_secret"), "no TURN server is named", 'add turn_urls = ["turn:HOST:3478?transport=udp"]'
-        )
+    has_secret, has_turn = "turn_secret" in ice, bool(ice.get("turn_urls"))
     for index, server in _tables(ice, "servers"):
         urls = server.get("urls")
         texts = [urls] if isinstance(urls, str) else [url for _, url in _indexed(urls) if isinstance(url, str)]
-        if any(url.startswith("turn") for url in texts) and not {"username", "credential"} <= server.keys():
-            hint = "add both, or move the address to turn_urls and set turn_secret"
+        is_turn = any(url.startswith("turn") for url in texts)
+        has_turn = has_turn or is_turn
+        given = {"username", "credential"} & server.keys()
+        if len(given) == 1:
+            yield Finding(("ice", "servers", index), "username and credential go together", "add the other, or neither")
+        elif is_turn and not given and not has_secret:
+            hint = "add both, or set turn_secret under [ice]"
             yield Finding(("ice", "servers", index), "a TURN server needs username and credential", hint)
+    if ice.get("turn_urls") and not has_secret:
+        hint = 'add turn_secret = "env:TURN_SECRET" (coturn: static-auth-secret), or use [[ice.servers]]'
+        yield Finding(("ice", "turn_urls"), "time-limited credentials need turn_secret", hint)
+    if has_secret and not has_turn:
+        yield Finding(
+            ("ice", "turn_secret"), "no TURN server is named", 'add turn_urls = ["turn:HOST:3478?transport=udp"]'
+        )
 
 
 def _model_kinds(data: Mapping[str, Any]) -> dict[str, str | None]:

@@ -94,7 +94,9 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-_ICE_URL = re.compile(r"(stuns?|turns?):([^?:\s/]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?(?:\?transport=(udp|tcp))?")
+_ICE_URL = re.compile(
+    r"(stuns?|turns?):([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?(?:\?transport=(udp|tcp))?"
+)
 
 
 def _ice_url(value: str) -> str:
@@ -126,10 +128,10 @@ def _ip_address(value: str) -> str:
 
 
 def _udp_ports(value: str) -> str:
-    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", value)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 65535:
+    match = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= 65535:
         raise refuse("expected a range of ports, the lower one first", 'for example "50000-50199"')
-    return f"{int(match[1])}-{int(match[2])}"
+    return f"{int(match[1])}-{int(match[2] or match[1])}"
 
 
 _TOOL_KEYS = {"type", "name", "description", "parameters", "strict"}

@@ -1,0 +1,363 @@
+"""The command line. Each command reads its settings, calls the module that does the work, and says what came of it.
+
+What a command needs is imported inside it: `realtime --help` must not wait for aiortc and numpy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
+
+import click
+import typer
+
+from realtime.presets import PRESETS
+
+if TYPE_CHECKING:
+    from realtime.settings import Settings
+    from token_service.api_keys import ApiKey, ApiKeys
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="realtime",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A voice server that people talk to: WebRTC in, your own speech and chat engines behind it.\n\n"
+    "Start with [bold]realtime serve[/bold]: it runs offline with embedded engines and says what to do next.",
+)
+keys_app = typer.Typer(
+    no_args_is_help=True,
+    help="API keys, in the data folder's store. Changes hold at once, also for a server that is running.",
+)
+app.add_typer(keys_app, name="keys")
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="The settings file. Default: REALTIME_CONFIG, else realtime.toml in this folder."),
+]
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="The server. Default: INFRAI_BASE_URL, else as the settings say.")
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="An API key. Default: INFRAI_API_KEY, REALTIME_API_KEY, else the development key."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def main(show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Runs before every command."""
+    if show_version:
+        from importlib.metadata import version
+
+        typer.echo(version("infrai-realtime"))
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default 127.0.0.1: this machine only.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8080; 0 for any free one.")] = None,
+    config: ConfigOption = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", exists=True, dir_okay=False, help="Certificate chain, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", exists=True, dir_okay=False, help="Its private key, PEM.")
+    ] = None,
+    engines: Annotated[
+        Literal["instant"] | None,
+        typer.Option(help="For measuring: engines that answer at once with fixed text and a tone."),
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="What goes to stderr.")
+    ] = "info",
+) -> None:
+    """Start the server, and say where it is and what to do next.
+
+    Without a settings file it runs the embedded engines, offline and without any key of a vendor.
+    """
+    if (tls_cert is None) != (tls_key is None):
+        _stop("--tls-cert and --tls-key go together")
+    path = _config_path(config)
+    settings = _load(path)
+    server = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = settings.model_copy(update={"server": settings.server.model_copy(update=server)})
+
+    from rich.console import Console
+
+    from media.aiortc_private import UnsupportedAiortc
+    from media.network import NetworkError
+    from realtime.serve import CannotServe, Options, run
+    from realtime.settings import SettingsError
+    from realtime.store.base import StoreError
+    from token_service.keys import KeyFileError
+
+    options = Options(path, tls_cert, tls_key, engines, log_level)
+    try:
+        run(settings, options, os.environ, Console())
+    except (CannotServe, KeyFileError, NetworkError, SettingsError, StoreError, UnsupportedAiortc) as error:
+        _stop(str(error))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("realtime.toml"),
+    preset: Annotated[
+        str, typer.Option(help="Where the engines come from.", click_type=click.Choice(list(PRESETS)))
+    ] = "embedded",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a short commented settings file to start from."""
+    chosen = PRESETS[preset]
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(chosen.text())
+    except FileExistsError:
+        _stop(f"{path} is there already; --force replaces it")
+    except OSError as error:
+        _stop(f"{path} cannot be written: {error.strerror}")
+    typer.echo(f"Wrote {path}. {chosen.about}")
+    for name in chosen.variables:
+        if not os.environ.get(name):
+            typer.echo(f"Set {name} in the environment before you start the server.")
+    typer.echo("Next: realtime doctor, then realtime serve.")
+
+
+@app.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Check settings, keys, engines, vendors, network and TURN, and say what to do. Exit code 1 on a failure."""
+    path = _config_path(config)
+    settings = _load(path)
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from realtime.doctor import Check, examine, worst
+
+    console = Console()
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    checks = [Check("settings", "ok", str(path) if path else "no file; the defaults hold")]
+    checks += asyncio.run(examine(settings, os.environ))
+    for check in checks:
+        console.print(
+            Text.assemble((f"{check.state:<5}", styles[check.state]), f"{check.name}: {check.detail}"), soft_wrap=True
+        )
+        if check.advice:
+            console.print(Text(f"     {check.advice}"), soft_wrap=True)
+    raise typer.Exit(1 if worst(checks) == "fail" else 0)
+
+
+@keys_app.command("create")
+def keys_create(
+    scopes: Annotated[
+        str, typer.Option(help="Comma-separated: mint, calls, chat, media, admin. A page's key has mint alone.")
+    ] = "mint,calls,chat,media",
+    name: Annotated[str, typer.Option(help="What it is for, as the list shows it.")] = "",
+    origin: Annotated[
+        list[str] | None, typer.Option(help="A web page's origin; makes a key that may stand in that page. Repeatable.")
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="The only agent this key may use.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Make an API key and print it. It is shown this once and not kept."""
+    from token_service.errors import InvalidRequest
+
+    settings = _load(_config_path(config))
+    if agent is not None and settings.agent(agent) is None:
+        _stop(f"there is no agent called {agent} in the settings")
+    chosen = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+
+    async def create(keys: ApiKeys) -> str:
+        try:
+            plaintext, key = await keys.create(name, chosen, origins=origin or (), agent=agent)
+        except InvalidRequest as error:
+            _stop(error.message)
+        typer.echo(f"{key.id}  {' '.join(sorted(key.scopes))}", err=True)
+        return plaintext
+
+    typer.echo(_with_keys(settings, create))
+
+
+@keys_app.command("list")
+def keys_list(config: ConfigOption = None) -> None:
+    """List the keys of the store. Their plaintext is known to nobody but their owners."""
+    from datetime import UTC, datetime
+
+    async def listed(keys: ApiKeys) -> list[ApiKey]:
+        return await keys.list()
+
+    found = _with_keys(_load(_config_path(config)), listed)
+    if not found:
+        typer.echo("No keys yet: `realtime keys create` makes one, `realtime serve` one for development.", err=True)
+    for key in found:
+        made = datetime.fromtimestamp(key.created_at, UTC).strftime("%Y-%m-%d")
+        parts = [key.id, made, ",".join(sorted(key.scopes)), key.name or "-"]
+        parts += [
+            *key.origins,
+            *([f"agent={key.agent}"] if key.agent else []),
+            *(["revoked"] if key.revoked_at else []),
+        ]
+        typer.echo("  ".join(parts))
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As `realtime keys list` shows it.")],
+    config: ConfigOption = None,
+) -> None:
+    """End a key at once."""
+
+    async def revoke(keys: ApiKeys) -> bool:
+        return await keys.revoke(id_)
+
+    if not _with_keys(_load(_config_path(config)), revoke):
+        _stop(f"there is no key {id_} to revoke; `realtime keys list` shows them")
+    typer.echo(f"Revoked {id_}.")
+
+
+@app.command()
+def token(
+    agent: Annotated[str | None, typer.Option(help="Who answers. Default: the agent called default.")] = None,
+    model: Annotated[str | None, typer.Option(help="A chat model instead of the agent's.")] = None,
+    voice: Annotated[str | None, typer.Option(help="A voice instead of the agent's.")] = None,
+    ttl: Annotated[int | None, typer.Option(min=10, max=3600, help="Seconds in which it can open a call.")] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Sign it here with the data folder's keys, without asking a server.")
+    ] = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Mint a token for one live call and print it as JSON.
+
+    Asks the running server; when none answers, signs the token here with the keys of the data folder.
+    """
+    from realtime.mint import MintError, from_folder, from_server
+    from realtime.settings import SettingsError, data_folder
+    from token_service.keys import KeyFileError
+
+    settings = _load(_config_path(config))
+    try:
+        folder = data_folder(settings)
+        found = key or _find_key(settings)
+        wish = {"agent": agent, "model": model, "voice": voice, "ttl_seconds": ttl}
+        if not offline:
+            if found is None:
+                _stop("no API key: give --key, or set INFRAI_API_KEY, or start `realtime serve` once")
+            try:
+                asked = from_server(_url(settings, url), found, {k: v for k, v in wish.items() if v is not None})
+                typer.echo(json.dumps(asked, indent=2))
+                return
+            except MintError as error:
+                if error.reached or url is not None or model or voice:
+                    raise
+                typer.echo(f"{error}; signing here instead", err=True)
+        elif model or voice:
+            _stop("--model and --voice need the running server, which knows its engines")
+        typer.echo(json.dumps(from_folder(settings, folder, agent=agent, ttl_seconds=ttl), indent=2))
+    except (KeyFileError, MintError, SettingsError) as error:
+        _stop(str(error))
+
+
+@app.command()
+def talk(
+    wav: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Speak this file. Without it: the microphone, where one is."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Keep the answer's sound in this WAV file.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Who answers.")] = None,
+    voice: Annotated[str | None, typer.Option(help="A voice instead of the agent's.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Hold a call over WebRTC and print both sides' words and each turn's times."""
+    from realtime.client.talk import talk as hold_call
+
+    settings = _load(_config_path(config))
+    found = key or _find_key(settings)
+    base_url = _url(settings, url)
+    try:
+        code = asyncio.run(hold_call(wav=wav, out=out, base_url=base_url, api_key=found, agent=agent, voice=voice))
+    except KeyboardInterrupt:
+        code = 0
+    raise typer.Exit(code)
+
+
+def _config_path(option: Path | None) -> Path | None:
+    """The option, else `REALTIME_CONFIG`, else `realtime.toml` where it exists."""
+    if option is not None:
+        return option
+    if os.environ.get("REALTIME_CONFIG"):
+        return Path(os.environ["REALTIME_CONFIG"])
+    here = Path("realtime.toml")
+    return here if here.exists() else None
+
+
+def _load(path: Path | None) -> Settings:
+    from realtime.settings import SettingsError, load
+
+    try:
+        return load(path, os.environ)
+    except SettingsError as error:
+        count = len(error.mistakes)
+        typer.echo(f"{error}\n\n{count} {'mistake' if count == 1 else 'mistakes'} in the settings.", err=True)
+        raise typer.Exit(1) from None
+
+
+def _find_key(settings: Settings) -> str | None:
+    from realtime.local import find_key
+    from realtime.settings import SettingsError, data_folder
+
+    try:
+        return find_key(settings, data_folder(settings), os.environ)
+    except SettingsError as error:
+        _stop(str(error))
+
+
+def _url(settings: Settings, option: str | None) -> str:
+    from realtime.local import local_url
+
+    return option or os.environ.get("INFRAI_BASE_URL") or local_url(settings.server.host, settings.server.port)
+
+
+def _with_keys(settings: Settings, use: Callable[[ApiKeys], Coroutine[Any, Any, T]]) -> T:
+    """What `use` makes of the data folder's keys."""
+    from realtime.local import open_store
+    from realtime.settings import SettingsError, data_folder
+    from realtime.store.base import StoreError
+    from token_service.api_keys import ApiKeys
+
+    async def run() -> T:
+        store = open_store(data_folder(settings))
+        try:
+            return await use(ApiKeys(store))
+        finally:
+            await store.close()
+
+    try:
+        return asyncio.run(run())
+    except (SettingsError, StoreError) as error:
+        _stop(str(error))
+
+
+def _stop(message: str) -> NoReturn:
+    typer.echo(f"realtime: {message}", err=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(app())
