@@ -78,7 +78,7 @@ _STRONG_RUN: Final = 2
 """Voiced sub-frames after such a window: 16 ms, longer than a click rings at full level."""
 
 _SEARCH_BACK: Final = 20
-"""Sub-frames (160 ms) before the first likely window in which the onset may lie."""
+"""Sub-frames (160 ms) before the first likely window in which the onset may lie; doubt older than that is no onset."""
 
 _BRIDGE: Final = 2
 """Sub-frames (16 ms) of closure inside the first syllable that the search for the onset steps over."""
@@ -341,7 +341,7 @@ class Endpointer:
                 closed += 1
                 if closed > _BRIDGE:
                     break
-        return max(onset, self._previous)
+        return onset
 
     def _stop(self) -> SpeechStopped:
         ended_ms = self._base_ms + self._ended * SUBFRAME_MS

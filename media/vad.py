@@ -433,9 +433,7 @@ class SpeechDetector:
             self._heard += 1
             if power > self._loudest:
                 self._loudest = power
-            event = self._endpointer.hear(power, arrived_at)
-            if event is not None and not self._closed:
-                self._on_event(event)
+            self._tell(self._endpointer.hear(power, arrived_at))
         return self._heard == SUBFRAMES
 
     def _gate(self) -> bool:
@@ -487,7 +485,9 @@ class SpeechDetector:
         self._read += WINDOW
         self._heard = 0
         self._loudest = 0.0
-        event = self._endpointer.judge(probability)
+        self._tell(self._endpointer.judge(probability))
+
+    def _tell(self, event: SpeechEvent | None) -> None:
         if event is not None and not self._closed:
             self._on_event(event)
 

@@ -150,6 +150,27 @@ def test_the_onset_is_found_inside_the_first_likely_window():
     assert caller.events[0].onset_ms == onset
 
 
+def test_the_onset_is_sought_near_the_word_and_not_where_the_first_doubt_was():
+    caller = Caller()
+    caller.windows(30, 0.4, -45.0)
+    word = caller.now
+    caller.windows(3, 0.98, -15.0)
+    assert word - 330 <= caller.events[0].onset_ms <= word
+
+
+def test_a_stop_in_the_middle_of_a_window_is_not_answered_by_a_start_before_it():
+    """The network still hears the voice that the silence of 8 ms has just ended."""
+    caller = talking(silence_duration_ms=8)
+    caller.window(0.0, -20, -20, -20, -95)
+    caller.window(0.2, -20, -20, -95, -95)
+    caller.window(0.9, -20, -95, -95, -95)
+    caller.windows(4, 0.98, -95.0)
+    caller.windows(10, 0.98, -20.0)
+    for before, after in zip(caller.events, caller.events[1:], strict=False):
+        if isinstance(before, SpeechStopped):
+            assert after.onset_ms >= before.audio_end_ms
+
+
 def test_prefix_padding_never_reaches_before_the_call_or_the_previous_stop():
     caller = Caller(lead=2, prefix_padding_ms=300, silence_duration_ms=200)
     caller.windows(5, 0.98, -20.0)

