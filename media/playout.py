@@ -182,7 +182,10 @@ class Playout:
         return True
 
     def finish(self, generation: int) -> None:
-        """Nothing more comes for `generation`. DONE follows even if nothing was ever pushed for it."""
+        """Nothing more comes for `generation`. DONE follows even if nothing was ever pushed for it.
+
+        Raises `PlayoutFull` as `push` does, for a generation that it would have to open.
+        """
         utterance = self._get(generation)
         if utterance is not None:
             utterance.finished = True
