@@ -1,0 +1,21 @@
+"""The Python client: live calls with a voice session server. Imports none of the server.
+
+    import asyncio
+    from realtime.client import connect
+
+    async def main() -> None:
+        async with connect() as call:                 # INFRAI_BASE_URL, INFRAI_API_KEY, or the local key
+            await call.say("Hello, who are you?")     # typed text; call.send_audio(pcm) for speech
+            async for event in call.events():
+                if event["type"] == "output_audio_buffer.stopped":
+                    break
+
+    asyncio.run(main())
+
+Importing it is cheap; WebRTC and HTTP are loaded by the first `connect`.
+"""
+
+from realtime.client.errors import ApiError, CallEnded, ConnectError
+from realtime.client.live import LiveCall, connect
+
+__all__ = ["ApiError", "CallEnded", "ConnectError", "LiveCall", "connect"]

@@ -1,6 +1,6 @@
 """What a call may be: the effective agent, model, voice and session of a request, or why not.
 
-Implements `token_service.routes.SessionPolicy`. Policy belongs to the key and the agent, not to the
+Implements `token_service.minting.SessionPolicy`. Policy belongs to the key and the agent, not to the
 caller: a request can only choose among what exists, and fields that the agent locks keep their values.
 """
 
@@ -14,7 +14,7 @@ from realtime.live.config import SessionConfig
 from realtime.live.wire import WireError
 from realtime.settings import AgentSettings, Settings
 from token_service.errors import InvalidRequest
-from token_service.routes import EffectiveSession
+from token_service.minting import EffectiveSession
 
 MAX_NAMED = 20
 """Known names listed in an error, at most."""
@@ -39,6 +39,10 @@ class Policy:
         name, _ = self.agent(agent)
         config = self.config("sess_", name, model=model, voice=voice, session=session)
         return EffectiveSession(name, str(config.data["model"]), config.voice, dict(session or {}))
+
+    def known_model(self, name: object) -> str | None:
+        """`name` when it is one of the chat models. Clients of OpenAI name theirs: those mean our default."""
+        return name if isinstance(name, str) and name in self._catalogue.known_models() else None
 
     def config(
         self,

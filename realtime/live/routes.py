@@ -10,7 +10,8 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from realtime.live.sessions import Call, Sessions
 from token_service.api_keys import ApiKey
 from token_service.auth import Authenticator
-from token_service.tokens import UsedTokens, session_id
+from token_service.tokens import session_id
+from token_service.used_tokens import UsedTokens
 
 PREFIX = "/v1/ai/realtime/sessions"
 
@@ -47,12 +48,10 @@ def session_routes(sessions: Sessions, authenticator: Authenticator, used_tokens
 
     @router.delete("/{id}")
     async def delete_session(id: str, request: Request) -> Response:
-        """End the call and revoke its token. 204, also when only the token was left."""
+        """End the call, if there is one, and revoke the session's token. 204 either way."""
         await authorise(request)
-        ended = await sessions.close(id, "ended_by_api")
-        revoked = await used_tokens.revoke(session_id(id))
-        if not ended and not revoked:
-            raise HTTPException(404, "There is no such session.")
+        await used_tokens.revoke(session_id(id))
+        await sessions.close(id, "ended_by_api")
         return Response(status_code=204)
 
     return router

