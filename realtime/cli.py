@@ -13,10 +13,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
-import click
 import typer
 
-from realtime.presets import PRESETS
+from realtime.presets import PRESETS, PresetName
 
 if TYPE_CHECKING:
     from realtime.settings import Settings
@@ -114,9 +113,7 @@ def serve(
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("realtime.toml"),
-    preset: Annotated[
-        str, typer.Option(help="Where the engines come from.", click_type=click.Choice(list(PRESETS)))
-    ] = "embedded",
+    preset: Annotated[PresetName, typer.Option(help="Where the engines come from.")] = "embedded",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a short commented settings file to start from."""

@@ -14,7 +14,6 @@ from typing import Any
 import httpx2
 
 from realtime.settings import Settings
-from token_service.ice import IceServer, ice_servers
 from token_service.keys import SigningKeys
 from token_service.tokens import Tokens
 
@@ -57,16 +56,10 @@ def from_folder(settings: Settings, folder: Path, *, agent: str | None, ttl_seco
     tokens = Tokens(SigningKeys.load_or_create(folder), settings.token.issuer, settings.token.audience)
     ttl = settings.token.ttl_seconds if ttl_seconds is None else ttl_seconds
     token, claims = tokens.mint(subject="command_line", agent=name, ttl_seconds=ttl)
-    ice = settings.ice
-    secret = ice.turn_secret.get_secret_value() if ice.turn_secret else None
-    servers = [
-        IceServer(server.urls, server.username, server.credential.get_secret_value() if server.credential else None)
-        for server in ice.servers
-    ]
     return {
         "session_id": claims.session_id,
         "token": token,
-        "ice_servers": ice_servers(servers, ice.turn_urls, secret, claims.session_id, ttl, time.time()),
+        "ice_servers": settings.ice.config().for_session(claims.session_id, ttl, time.time()),
         "expires_at": claims.expires_at,
         "agent": claims.agent,
         "model": None,

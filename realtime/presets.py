@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 DOCUMENTATION = "docs/configuration.md lists every setting; `realtime doctor` checks this file."
+
+PresetName = Literal["embedded", "openai", "ollama", "groq", "vllm", "speaches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ _OPTIONAL = """\
 # udp_ports = "50000-50199"
 """
 
-PRESETS: Mapping[str, Preset] = {
+PRESETS: Mapping[PresetName, Preset] = {
     "embedded": Preset(
         "Embedded engines: offline, no key. A demo: the recogniser gets about one word in three wrong.",
         """

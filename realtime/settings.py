@@ -37,6 +37,8 @@ from realtime.settings_types import (
     as_list,
 )
 from realtime.toml_lines import KeyPath, line_of, locate
+from token_service import ice as token_ice
+from token_service.ice import IceConfig
 
 __all__ = ["EngineRef", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
 
@@ -147,6 +149,17 @@ class IceSettings(Section):
     servers: list[IceServer] = []
     turn_urls: list[TurnUrl] = []
     turn_secret: Secret | None = None
+
+    def config(self) -> IceConfig:
+        """The same in the words of `token_service`, which hands it out."""
+        servers = [
+            token_ice.IceServer(
+                server.urls, server.username, server.credential.get_secret_value() if server.credential else None
+            )
+            for server in self.servers
+        ]
+        secret = self.turn_secret.get_secret_value() if self.turn_secret else None
+        return IceConfig(servers, self.turn_urls, secret)
 
 
 class NetworkSettings(Section):

@@ -1,0 +1,23 @@
+# make serve | test | interop | soak | bench | lint. The environment is .venv; another Python: make PYTHON=python3.12 serve
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: serve test interop soak bench lint
+
+serve: .venv/ready ; @$(BIN)/realtime serve $(ARGS)
+test: .venv/ready ; $(PYTEST) $(ARGS)
+interop: .venv/ready ; @$(call suite,tests/interop)
+soak: .venv/ready ; @$(call suite,tests/soak)
+bench: .venv/ready ; $(BIN)/python -m benchmarks $(ARGS)
+lint: .venv/ready ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# Suites that `make test` leaves out: foreign peers, long runs.
+suite = if ls $(1)/test_*.py >/dev/null 2>&1; then $(PYTEST) $(1) $(ARGS); else echo "$(1) has no tests yet"; fi
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d; with another one: make PYTHON=python3.12" % sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@echo "Installing into .venv (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,test]"
+	@touch $@
