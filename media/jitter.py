@@ -193,7 +193,6 @@ class JitterBuffer:
         out: list[Piece] = []
         if self._flow is Flow.HOLDING:
             self._advance(now, out)
-            return out
         if self._flow is Flow.FLOWING and now >= self._due + self._patience:
             self._flow = Flow.FILLING
         if self._flow is Flow.FILLING:
