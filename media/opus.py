@@ -154,13 +154,15 @@ class _Third:
     def push(self, pcm: Pcm) -> Pcm:
         """A third of the samples (rounded down; whole for every Opus frame)."""
         rows = -(-len(pcm) // _BLOCK_IN)
-        held = np.zeros(_TAPS + rows * _BLOCK_IN, np.float32)
+        held = np.empty(_TAPS + rows * _BLOCK_IN, np.float32)
         held[:_TAPS] = self._tail
-        held[_TAPS : _TAPS + len(pcm)] = pcm
-        self._tail = held[len(pcm) : len(pcm) + _TAPS]
-        windows = np.lib.stride_tricks.as_strided(held, (rows, _TAPS + _BLOCK_IN), (4 * _BLOCK_IN, 4))
-        # A contiguous copy: BLAS takes no overlapping rows.
-        out = np.dot(np.ascontiguousarray(windows), _MATRIX)
+        end = _TAPS + len(pcm)
+        held[_TAPS:end] = pcm
+        held[end:] = 0
+        self._tail = held[end - _TAPS : end]
+        # Overlapping rows, copied because BLAS takes none such. (`as_strided` says the same in five times the time.)
+        windows = np.ndarray((rows, _TAPS + _BLOCK_IN), np.float32, held, 0, (4 * _BLOCK_IN, 4))
+        out = np.dot(windows.copy(), _MATRIX)
         np.rint(out, out=out)
         np.minimum(out, 32767, out=out)
         np.maximum(out, -32768, out=out)
