@@ -20,7 +20,7 @@ from token_service.api_keys import ApiKey
 from token_service.errors import Forbidden, InvalidRequest, TooManyRequests
 from token_service.ice import IceConfig, IceServerEntry
 from token_service.storage import Store
-from token_service.tokens import Claims, Tokens
+from token_service.tokens import Claims, Tokens, is_session_id
 
 SESSION_SLACK_SECONDS = 60
 """A session is kept this much longer than its token: the token may be admitted in its last second."""
@@ -156,7 +156,7 @@ async def save_session(store: Store, session_id: str, session: Mapping[str, Any]
 
 async def load_session(store: Store, session_id: str) -> Mapping[str, Any]:
     """The settings stored with a token when it was minted; {} when there were none."""
-    data = await store.get(_session_key(session_id))
+    data = await store.get(_session_key(session_id)) if is_session_id(session_id) else None
     if data is None:
         return {}
     session: Mapping[str, Any] = json.loads(data)

@@ -39,6 +39,8 @@ _SESSION_PREFIX, _CALL_PREFIX = "sess_", "rtc_"
 _SESSION_ID = re.compile(rf"sess_[A-Za-z0-9_-]{{{ID_CHARS}}}")
 _ANY_ID = re.compile(rf"(sess|rtc)_([A-Za-z0-9_-]{{{ID_CHARS}}})")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_JTI = re.compile(r"[A-Za-z0-9_-]{16,64}")
+"""Ours have 22 characters; the bound keeps any that we take fit to be a key in the store."""
 _REQUIRED = ("iss", "aud", "sub", "iat", "nbf", "exp", "jti", "session_id", "agent")
 _MAX_CLAIM_CHARS = 1024
 
@@ -111,11 +113,10 @@ class Tokens:
         """What `token` allows; a leading `ek_` is stripped. Raises `Unauthorized` (invalid_token, token_expired)."""
         payload = self._payload_of(token.removeprefix(SECRET_PREFIX))
         try:
-            claims = _parse_claims(payload)
+            claims, not_before = _parse_claims(payload), _integer(payload, "nbf")
         except ValueError as error:
             raise Unauthorized(reason=str(error)) from None
         now = self._clock()
-        not_before = _integer(payload, "nbf")
         if max(claims.issued_at, not_before) > now + LEEWAY_SECONDS:
             raise Unauthorized("The token is not valid yet.", reason="nbf or iat lies ahead")
         if claims.expires_at <= now and not allow_expired:
@@ -194,6 +195,8 @@ def _parse_claims(payload: Mapping[str, Any]) -> Claims:
     )
     if not _SESSION_ID.fullmatch(claims.session_id):
         raise ValueError("session_id is not a session id")
+    if not _JTI.fullmatch(claims.jti):
+        raise ValueError("jti is not one of ours")
     if claims.expires_at <= claims.issued_at:
         raise ValueError("exp is not after iat")
     return claims
@@ -228,6 +231,11 @@ def call_id(any_id: str) -> str:
 def session_id(any_id: str) -> str:
     """The session's id for a session's or a call's id. Text that is neither comes back as it is."""
     return _with_prefix(any_id, _SESSION_PREFIX)
+
+
+def is_session_id(text: str) -> bool:
+    """Whether it has the form of one; only then may it become part of a store's key."""
+    return _SESSION_ID.fullmatch(text) is not None
 
 
 def _with_prefix(any_id: str, prefix: str) -> str:

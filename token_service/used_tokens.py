@@ -23,6 +23,7 @@ from enum import StrEnum
 
 from token_service.errors import Unauthorized
 from token_service.storage import Store
+from token_service.tokens import is_session_id, session_id
 
 PENDING_SECONDS = 60.0
 """Answering an offer takes well under a second, with a slow store a few; a minute means the process is gone."""
@@ -121,12 +122,13 @@ class UsedTokens:
         if record is not None and record.answer is None and offer_digest in (None, record.digest):
             await self._store.delete(_used_key(jti))
 
-    async def revoke(self, session_id: str) -> None:
-        """No token of this session opens a call any more."""
-        await self._store.put(_revoked_key(session_id), b"1", ttl=REVOKED_SECONDS)
+    async def revoke(self, any_id: str) -> None:
+        """No token of this session (named by its or its call's id) opens a call any more."""
+        if is_session_id(session_id(any_id)):
+            await self._store.put(_revoked_key(any_id), b"1", ttl=REVOKED_SECONDS)
 
-    async def is_revoked(self, session_id: str) -> bool:
-        return await self._store.get(_revoked_key(session_id)) is not None
+    async def is_revoked(self, any_id: str) -> bool:
+        return is_session_id(session_id(any_id)) and await self._store.get(_revoked_key(any_id)) is not None
 
     async def _get(self, jti: str) -> _Record | None:
         data = await self._store.get(_used_key(jti))
@@ -141,5 +143,5 @@ def _used_key(jti: str) -> str:
     return f"token:used:{jti}"
 
 
-def _revoked_key(session_id: str) -> str:
-    return f"token:revoked:{session_id}"
+def _revoked_key(any_id: str) -> str:
+    return f"token:revoked:{session_id(any_id)}"
