@@ -167,17 +167,17 @@ class Wire:
         self._tx = dtls._tx_srtp
 
     def decrypt_rtp(self, data: bytes) -> bytes | None:
-        """None when it is not the peer's, or was seen before."""
+        """None when it is not the peer's, was seen before, or is too long to be RTP."""
         try:
             plain: bytes = self._rx.unprotect(data)
-        except pylibsrtp.Error:
+        except (pylibsrtp.Error, ValueError):
             return None
         return plain
 
     def decrypt_rtcp(self, data: bytes) -> bytes | None:
         try:
             plain: bytes = self._rx.unprotect_rtcp(data)
-        except pylibsrtp.Error:
+        except (pylibsrtp.Error, ValueError):
             return None
         return plain
 
@@ -198,7 +198,7 @@ class Wire:
             return False
         try:
             protocol.transport.sendto(protect(packet), pair.remote_addr)
-        except (pylibsrtp.Error, OSError):
+        except (pylibsrtp.Error, ValueError, OSError):
             return False
         return True
 
@@ -239,9 +239,11 @@ def silence_tracks(transceiver: RTCRtpTransceiver) -> None:
     transceiver.receiver.receive = nothing  # type: ignore[method-assign]
 
 
-def offered_direction(transceiver: RTCRtpTransceiver) -> str:
-    """What the offer leaves us to do on this line, as seen from here: `sendrecv` … `inactive`."""
-    return transceiver._offerDirection or "inactive"
+def live_audio(connection: RTCPeerConnection) -> RTCRtpTransceiver | None:
+    """The offered audio line to talk on: the first that is not inactive, else the first."""
+    lines = [transceiver for transceiver in connection.getTransceivers() if transceiver.kind == "audio"]
+    live = [line for line in lines if line._offerDirection not in (None, "inactive")]
+    return next(iter(live + lines), None)
 
 
 def keep_opus(transceiver: RTCRtpTransceiver) -> bool:

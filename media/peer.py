@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
 from typing import Any, ParamSpec
@@ -44,6 +45,10 @@ _REPORT_S = 1.0
 """Seconds between RTCP reports, varied by half either way (RFC 3550 section 6.2)."""
 
 _P = ParamSpec("_P")
+
+_EARLY_PACKETS = 8
+"""Packets kept until DTLS is up: the other side may be a moment ahead, and its first words count."""
+_MAX_DATAGRAM = 1500
 
 
 class NegotiationError(Exception):
@@ -99,6 +104,7 @@ class Peer:
         self._heard_at = time.monotonic()
         self._connecting_since = 0.0
         self._report_at = 0.0
+        self._early: deque[bytes] = deque(maxlen=_EARLY_PACKETS)
         self._undecryptable = 0
         self._malformed = 0
         self._teardown: asyncio.Task[None] | None = None
@@ -168,10 +174,7 @@ class Peer:
         await self._negotiate(self._accept(answer_sdp))
 
     async def add_candidate(self, candidate: str | None) -> None:
-        """A candidate line of the other side; whatever cannot be used is ignored, the end of them too.
-
-        The end is ignored because aioice would give up before it has seen where the checks come from.
-        """
+        """A candidate line of the other side; whatever cannot be used is ignored, the end of them too."""
         dtls = self._dtls
         if not candidate or dtls is None or self._state is PeerState.CLOSED:
             return
@@ -208,8 +211,10 @@ class Peer:
 
     async def _answer(self, offer_sdp: str) -> str:
         connection = self._open_connection(aiortc_private.new_connection())
-        await connection.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
-        line = _live_audio(connection)
+        await connection.setRemoteDescription(_description(offer_sdp, "offer"))
+        line = aiortc_private.live_audio(connection)
+        if line is None:
+            raise NegotiationError("the offer has no audio")
         for transceiver in connection.getTransceivers():
             aiortc_private.silence_tracks(transceiver)
             transceiver.direction = "sendrecv" if transceiver is line else "inactive"
@@ -234,7 +239,7 @@ class Peer:
         connection, line = self._connection, self._line
         assert connection is not None
         assert line is not None
-        await connection.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+        await connection.setRemoteDescription(_description(answer_sdp, "answer"))
         _keep_opus(line)
         return self._described(connection)
 
@@ -307,6 +312,8 @@ class Peer:
         self._report_at = time.monotonic() + _REPORT_S * random.random() / 2
         if self._listener is not None:
             self._tell(self._listener.on_open)
+        while self._early:
+            self.on_datagram(self._early.popleft())
         self.wake()
 
     def on_datagram(self, data: bytes) -> bool:
@@ -316,10 +323,11 @@ class Peer:
             self._heard_at = now
             return False
         wire = self._wire
-        if wire is None or len(data) < 2:
+        if wire is None:
+            self._early.append(data[:_MAX_DATAGRAM])
             return True
         try:
-            if 192 <= data[1] <= 223:
+            if len(data) > 1 and 192 <= data[1] <= 223:
                 self._on_rtcp(wire.decrypt_rtcp(data), now)
             else:
                 self._on_rtp(wire.decrypt_rtp(data), now)
@@ -476,12 +484,10 @@ class Peer:
                 aiortc_private.abort_sockets(self._dtls.transport)
 
 
-def _live_audio(connection: RTCPeerConnection) -> RTCRtpTransceiver:
-    """The audio line to talk on: the first one that is not inactive."""
-    lines = [transceiver for transceiver in connection.getTransceivers() if transceiver.kind == "audio"]
-    if not lines:
-        raise NegotiationError("the offer has no audio")
-    return next((line for line in lines if aiortc_private.offered_direction(line) != "inactive"), lines[0])
+def _description(sdp: str, kind: str) -> RTCSessionDescription:
+    """Without the end of candidates: after it aioice gives up on a peer whose checks tell its address."""
+    lines = [line for line in sdp.splitlines() if not line.startswith("a=end-of-candidates")]
+    return RTCSessionDescription("\r\n".join([*lines, ""]), kind)
 
 
 def _drop(packet: bytes) -> bool:
