@@ -282,6 +282,7 @@ def talk(
     config: ConfigOption = None,
 ) -> None:
     """Hold a call over WebRTC and print both sides' words and each turn's times."""
+    from realtime.client.errors import ApiError, ConnectError
     from realtime.client.talk import talk as hold_call
 
     settings = _load(_config_path(config))
@@ -291,6 +292,8 @@ def talk(
         code = asyncio.run(hold_call(wav=wav, out=out, base_url=base_url, api_key=found, agent=agent, voice=voice))
     except KeyboardInterrupt:
         code = 0
+    except (ApiError, ConnectError, OSError) as error:
+        _stop(str(error))
     raise typer.Exit(code)
 
 

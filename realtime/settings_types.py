@@ -51,7 +51,7 @@ def _secret_from_environment(name: str, environ: Mapping[str, str]) -> SecretStr
     secret = environ.get(name, "")
     if secret:
         return SecretStr(secret)
-    close = nearest(name, (other for other in environ if environ[other]), cutoff=0.85)
+    close = nearest(name, (other for other in environ if environ[other]), cutoff=0.8)
     hint = f"did you mean `env:{close}`?" if close else f"set {name} in the environment of the server"
     raise refuse(f"the environment variable {name or '(no name)'} is not set", hint)
 
