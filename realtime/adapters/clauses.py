@@ -156,7 +156,7 @@ class Clauses:
     def _take(self, raw: str, clauses: list[Clause]) -> None:
         """Ends the clause under way with `raw`; if that is silent, it is left to the next clause."""
         start = self._start + self._skipped
-        text, sources = speakable(raw, line_start=self._line_start)
+        text, sources = spoken(raw, line_start=self._line_start)
         begin, end = self._start, start + len(raw)
         self._line_start = "\n" in raw[len(raw.rstrip()) :] or (self._line_start and not raw.strip())
         self._reset()
@@ -302,7 +302,7 @@ _FENCE = re.compile(r"(?m)^[ \t]*(?:```|~~~)[\w+-]*[ \t]*$")
 _EMPHASIS = re.compile(r"`+|~~|(?<![\d\s])\*+|\*+(?![\d\s*])|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)")
 
 
-def speakable(raw: str, *, line_start: bool = True) -> tuple[str, list[int]]:
+def spoken(raw: str, *, line_start: bool = True) -> tuple[str, list[int]]:
     """`raw` without markdown, white space folded, and for each character left its offset in `raw`.
 
     Empty when nothing in it can be spoken: no letter and no digit. `line_start` says whether `raw`

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.adapters.clauses import LONGEST, Clause, Clauses, speakable
+from realtime.adapters.clauses import LONGEST, Clause, Clauses, spoken
 
 
 def cut(text: str, size: int = 1) -> list[Clause]:
@@ -15,7 +15,7 @@ def cut(text: str, size: int = 1) -> list[Clause]:
     return found + clauses.finish()
 
 
-def spoken(text: str) -> list[str]:
+def texts(text: str) -> list[str]:
     return [clause.text for clause in cut(text)]
 
 
@@ -46,7 +46,7 @@ def spoken(text: str) -> list[str]:
     ],
 )
 def test_cuts(text: str, expected: list[str]) -> None:
-    assert spoken(text) == expected
+    assert texts(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_cuts(text: str, expected: list[str]) -> None:
 )
 def test_never_cuts_inside(text: str) -> None:
     if text.startswith("Fruit"):
-        assert spoken(text) == [text]
+        assert texts(text) == [text]
     else:
-        assert spoken(f"Yes I do.\n{text}") == ["Yes I do.", text]
+        assert texts(f"Yes I do.\n{text}") == ["Yes I do.", text]
 
 
 def test_the_first_clause_is_out_before_the_answer_ends() -> None:
@@ -78,13 +78,13 @@ def test_the_first_clause_is_out_before_the_answer_ends() -> None:
 
 
 def test_full_width_punctuation_needs_no_space() -> None:
-    assert spoken("你好，我是你的助手。今天天气很好！你想知道什么？") == [
+    assert texts("你好，我是你的助手。今天天气很好！你想知道什么？") == [
         "你好，我是你的助手。",
         "今天天气很好！",
         "你想知道什么？",
     ]
-    assert spoken("はい、わかりました、すぐに行きます。")[0] == "はい、わかりました、"
-    assert spoken("他说：“我很好。”然后他走了。")[-1] == "然后他走了。"
+    assert texts("はい、わかりました、すぐに行きます。")[0] == "はい、わかりました、"
+    assert texts("他说：“我很好。”然后他走了。")[-1] == "然后他走了。"
 
 
 def test_an_overlong_sentence_is_cut_at_a_comma() -> None:
@@ -124,11 +124,11 @@ def test_endless_text_without_space_stays_bounded() -> None:
     ],
 )
 def test_markup_is_not_spoken(raw: str, expected: str) -> None:
-    assert speakable(raw)[0] == expected
+    assert spoken(raw)[0] == expected
 
 
 def test_lists_are_spoken_item_by_item() -> None:
-    assert spoken("You need:\n- **milk**, fresh\n- eggs\n\n1. Go out.\n2. Buy it.") == [
+    assert texts("You need:\n- **milk**, fresh\n- eggs\n\n1. Go out.\n2. Buy it.") == [
         "You need:",
         "milk, fresh",
         "eggs",
@@ -139,7 +139,7 @@ def test_lists_are_spoken_item_by_item() -> None:
 
 def test_a_link_stays_whole() -> None:
     text = "Please look at [this, that. And more](https://a.b/c) before you go."
-    assert spoken(text) == ["Please look at this, that. And more before you go."]
+    assert texts(text) == ["Please look at this, that. And more before you go."]
 
 
 def test_nothing_to_say() -> None:
@@ -185,7 +185,7 @@ def test_spans_tile_the_text_however_it_is_chopped(text: str, data: st.DataObjec
         assert clause.text.strip() == clause.text != ""
         assert clause.end - clause.start <= len(text)
         position = clause.end
-    assert speakable(text[position:], line_start=False)[0] == "" or speakable(text[position:])[0] == ""
+    assert spoken(text[position:], line_start=False)[0] == "" or spoken(text[position:])[0] == ""
     assert cut(text, 1) == whole
     chopped = Clauses()
     found: list[Clause] = []

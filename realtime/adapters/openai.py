@@ -1,0 +1,304 @@
+"""Engines behind an OpenAI-compatible address: chat, and transcription and speech made live.
+
+The engines of one address share its `OpenAIVendor`. Answers are read raw, because a pydantic object
+per token costs ten times as much. Leaving a stream closes its connection at once. Retries are not
+made here but in `failover.py`. This module imports `openai`: import it only when such a vendor is
+configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any
+
+import numpy as np
+
+from media.audio import RATE_IN, RATE_OUT, Pcm
+from realtime.adapters.base import (
+    ChatDelta,
+    ChatRequest,
+    EngineError,
+    EngineInfo,
+    SpeechChunk,
+    SpeechRequest,
+    SttOptions,
+    Transcript,
+    TranscriptStream,
+)
+from realtime.adapters.openai_vendor import Answer, OpenAIVendor, Refusal
+from realtime.adapters.openai_wire import ChatEvents, Lines, WireError, chat_body, parse_object
+from realtime.adapters.pace import Paces, WordEstimate
+from realtime.adapters.wav import AudioError, SpeechReader, wav
+from realtime.adapters.words import speakable
+
+DEFAULT_VOICE = "alloy"
+
+MAX_CHAT_BYTES = 16 << 20
+"""Bytes of one answer: two orders above what a spoken answer needs, event framing included."""
+
+TAIL_S = 1.0
+"""Seconds to wait for the usage after the last token; the words are already out."""
+
+DRAIN_S = 0.1
+"""Seconds to wait for the end of the body after the end mark, so that the connection can be used again."""
+
+MIN_UTTERANCE_S = 0.1
+"""Seconds: APIs refuse shorter files, and there is no word in them."""
+
+MAX_UTTERANCE_S = 120.0
+"""Seconds of one utterance: 3.8 MB."""
+
+MAX_TRANSCRIPT_BYTES = 1 << 20
+
+MAX_SPEECH_BYTES = 600 * RATE_OUT * 8
+"""Bytes: ten minutes of audio in the widest format, for a request of at most 4,096 characters."""
+
+
+class _Engine:
+    def __init__(self, vendor: OpenAIVendor, model: str, info: EngineInfo) -> None:
+        self._vendor = vendor
+        self._model = model
+        self._info = info
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def start(self) -> None:
+        await self._vendor.start(self)
+
+    async def close(self) -> None:
+        await self._vendor.close(self)
+
+
+class OpenAIChat(_Engine):
+    """A `ChatModel` on `/chat/completions`."""
+
+    def __init__(self, vendor: OpenAIVendor, model: str, *, temperature: float | None = None) -> None:
+        super().__init__(vendor, model, EngineInfo(f"{vendor.name}/{model}", "chat", vendor.name, model))
+        self._temperature = temperature
+        self._dialect: dict[str, str | None] = {}
+        """Fields that this model refused before, and what it calls them instead, if anything."""
+
+    def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ChatDelta]]:
+        return aclosing(self._deltas(request))
+
+    async def _deltas(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
+        events = ChatEvents()
+        with self._vendor.failures(self.info.name):
+            async with await self._open(request) as answer:
+                if answer.content_type == "application/json":
+                    for delta in events.event(parse_object(await answer.read())):
+                        yield delta
+                else:
+                    async with aclosing(self._streamed(answer, events)) as deltas:
+                        async for delta in deltas:
+                            yield delta
+            yield events.end()
+
+    async def _streamed(self, answer: Answer, events: ChatEvents) -> AsyncGenerator[ChatDelta, None]:
+        lines = Lines()
+        async with aclosing(answer.pieces()) as pieces:
+            async for piece in pieces:
+                for line in lines.push(piece):
+                    for delta in events.line(line):
+                        yield delta
+                if events.finished or events.done:
+                    await _tail(pieces, lines, events)
+                    return
+        for line in lines.finish():
+            for delta in events.line(line):
+                yield delta
+
+    async def _open(self, request: ChatRequest) -> Answer:
+        """Posts the request; once more for each field whose refusal the server's error explains."""
+        body = chat_body(request, self._model, self._temperature)
+        for field, name in self._dialect.items():
+            _translate(body, field, name)
+        while True:
+            try:
+                return await self._vendor.post(
+                    self.info.name,
+                    "/chat/completions",
+                    MAX_CHAT_BYTES,
+                    json=body,
+                    accept="text/event-stream",
+                )
+            except Refusal as refusal:
+                dialect = refusal.dialect(body)
+                if dialect is None:
+                    raise
+                self._dialect[dialect[0]] = dialect[1]
+                _translate(body, *dialect)
+
+
+def _translate(body: dict[str, Any], field: str, name: str | None) -> None:
+    if field in body:
+        value = body.pop(field)
+        if name is not None:
+            body[name] = value
+
+
+async def _tail(pieces: AsyncIterator[bytes], lines: Lines, events: ChatEvents) -> None:
+    """After the last token: the usage if it comes, then the end of the body."""
+    with contextlib.suppress(TimeoutError, EngineError, WireError):
+        async with asyncio.timeout(DRAIN_S if events.done else TAIL_S) as limit:
+            async for piece in pieces:
+                was_done = events.done
+                for line in lines.push(piece):
+                    events.line(line)
+                if events.done and not was_done:
+                    limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+
+
+class OpenAISpeechToText(_Engine):
+    """A `SpeechToText` on `/audio/transcriptions`: one file per utterance, sent when it is over."""
+
+    def __init__(self, vendor: OpenAIVendor, model: str) -> None:
+        super().__init__(vendor, model, EngineInfo(f"{vendor.name}/{model}", "stt", vendor.name, model))
+
+    def stream(self, options: SttOptions) -> AbstractAsyncContextManager[TranscriptStream]:
+        return self._utterance(options)
+
+    @contextlib.asynccontextmanager
+    async def _utterance(self, options: SttOptions) -> AsyncGenerator[TranscriptStream, None]:
+        utterance = _Utterance(self, options)
+        try:
+            yield utterance
+        finally:
+            await utterance.close()
+
+    async def transcribe(self, pcm: Pcm, options: SttOptions) -> str:
+        """The words in 16 kHz samples. Raises `EngineError`."""
+        form = {"model": self._model, "response_format": "json"}
+        if options.language:
+            form["language"] = options.language.replace("_", "-").partition("-")[0].lower()
+        if options.prompt:
+            form["prompt"] = options.prompt
+        with self._vendor.failures(self.info.name):
+            answer = await self._vendor.post(
+                self.info.name,
+                "/audio/transcriptions",
+                MAX_TRANSCRIPT_BYTES,
+                form=form,
+                file=("speech.wav", wav(pcm, RATE_IN), "audio/wav"),
+                accept="application/json",
+            )
+            async with answer:
+                data = await answer.read()
+                if answer.content_type == "text/plain":
+                    return data.decode(errors="replace").strip()
+                text = parse_object(data).get("text")
+            if not isinstance(text, str):
+                raise WireError("a transcription without text")
+            return text.strip()
+
+
+class _Utterance:
+    def __init__(self, engine: OpenAISpeechToText, options: SttOptions) -> None:
+        self._engine = engine
+        self._options = options
+        self._pcm: list[Pcm] = []
+        self._samples = 0
+        self._over = asyncio.Event()
+        self._request: asyncio.Task[str] | None = None
+
+    def push(self, pcm: Pcm) -> None:
+        if self._over.is_set():
+            return
+        if self._samples + len(pcm) > MAX_UTTERANCE_S * RATE_IN:
+            raise EngineError(
+                f"an utterance of more than {MAX_UTTERANCE_S:.0f} s",
+                code="audio_overflow",
+                engine=self._engine.info.name,
+                retryable=False,
+            )
+        self._pcm.append(pcm)
+        self._samples += len(pcm)
+
+    def finish(self) -> None:
+        if self._over.is_set():
+            return
+        self._over.set()
+        if self._samples >= MIN_UTTERANCE_S * RATE_IN:
+            pcm = np.concatenate(self._pcm)
+            self._request = asyncio.create_task(self._engine.transcribe(pcm, self._options))
+        self._pcm = []
+
+    async def close(self) -> None:
+        self._over.set()
+        if self._request is not None:
+            self._request.cancel()
+            await asyncio.wait([self._request])
+            if not self._request.cancelled():
+                self._request.exception()  # seen: it may have failed after nobody asked any more
+
+    async def __aiter__(self) -> AsyncIterator[Transcript]:
+        await self._over.wait()
+        # Shielded: who gives up waiting once may ask again; the request ends with the stream.
+        text = await asyncio.shield(self._request) if self._request is not None else ""
+        yield Transcript(text, final=True)
+
+
+class OpenAITextToSpeech(_Engine):
+    """A `TextToSpeech` on `/audio/speech`; word times are estimated, the API has none."""
+
+    def __init__(self, vendor: OpenAIVendor, model: str) -> None:
+        super().__init__(vendor, model, EngineInfo(f"{vendor.name}/{model}", "tts", vendor.name, model))
+        self._paces = Paces()
+
+    @property
+    def voices(self) -> Sequence[str]:
+        return ()
+
+    def stream(self, request: SpeechRequest) -> AbstractAsyncContextManager[AsyncIterator[SpeechChunk]]:
+        return aclosing(self._chunks(request))
+
+    async def _chunks(self, request: SpeechRequest) -> AsyncGenerator[SpeechChunk, None]:
+        if not speakable(request.text):
+            return
+        voice = request.voice or DEFAULT_VOICE
+        times = WordEstimate(request.text, self._paces.ms_per_character(voice, request.speed))
+        samples, began = 0, 0.0
+        with self._vendor.failures(self.info.name):
+            async with await self._open(request, voice) as answer, aclosing(answer.pieces()) as pieces:
+                reader = _reader(answer, header=self._vendor.speech_format == "wav")
+                async for piece in pieces:
+                    pcm = reader.push(piece)
+                    if not len(pcm):
+                        continue
+                    began = began or time.monotonic()
+                    samples += len(pcm)
+                    words = times.arrived(_ms(samples), 1000.0 * (time.monotonic() - began))
+                    yield SpeechChunk(pcm, words)
+                last = reader.finish()
+            samples += len(last)
+            if not samples:
+                raise WireError("speech without a sample")
+        yield SpeechChunk(last, times.finish(_ms(samples)))
+        self._paces.learn(voice, request.speed, request.text, _ms(samples))
+
+    async def _open(self, request: SpeechRequest, voice: str) -> Answer:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "input": request.text,
+            "voice": voice,
+            "response_format": self._vendor.speech_format,
+        }
+        if request.speed != 1.0:
+            body["speed"] = request.speed
+        return await self._vendor.post(self.info.name, "/audio/speech", MAX_SPEECH_BYTES, json=body, accept="audio/*")
+
+
+def _reader(answer: Answer, *, header: bool) -> SpeechReader:
+    if answer.content_type.startswith("text/") or answer.content_type == "application/json":
+        raise AudioError(f"{answer.content_type} instead of audio")
+    return SpeechReader(header=header)
+
+
+def _ms(samples: int) -> float:
+    return 1000.0 * samples / RATE_OUT
