@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -18,18 +16,14 @@ from hypothesis import strategies as st
 from signaling.sdp import (
     MAX_FRAGMENT_BYTES,
     MAX_OFFER_BYTES,
+    Fate,
     Offer,
     OfferError,
     dress_answer,
     guard_offer,
     parse_fragment,
 )
-
-_spec = importlib.util.spec_from_file_location("offers", Path(__file__).with_name("offers.py"))
-assert _spec is not None
-assert _spec.loader is not None
-offers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(offers)
+from tests.signaling import offers
 
 GOOD: dict[str, Callable[[], str]] = {
     "chrome": offers.chrome,
@@ -93,11 +87,48 @@ async def test_video_is_declined_and_the_audio_still_answered() -> None:
     assert offer.notes[0] == "declined video"
     answer = dress_answer(await aiortc_answers(offer.text), offer)
     audio, video, data = media_lines(answer)
-    assert video == "m=video 0 UDP/TLS/RTP/SAVPF 96"
-    assert not audio.startswith("m=audio 0 ")
-    assert not data.startswith("m=application 0 ")
+    assert audio.split()[1] == video.split()[1] == data.split()[1] != "0"
+    assert "a=group:BUNDLE 0 1 2\r\n" in answer
+    lines = answer.split(video)[1].split("m=application")[0].splitlines()
+    assert {"a=inactive", "a=mid:1", "a=rtcp-mux", "a=rtpmap:96 VP8/90000", "a=setup:active"} <= set(lines)
+    assert not any(line.startswith(("a=sendrecv", "a=msid", "a=ssrc")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "to"),
+    [
+        ("m=video 9", "m=video 0"),
+        ("BUNDLE 0 1 2", "BUNDLE 0 2"),
+        ("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 RTP/AVP"),
+        ("SAVPF 96 97 45", "SAVPF 98 99"),
+        ("SAVPF 96 97 45", "SAVPF webrtc"),
+    ],
+)
+async def test_media_that_cannot_be_inactive_in_the_bundle_is_rejected_with_port_zero(change: str, to: str) -> None:
+    text = offers.chrome_with_video()
+    assert change in text
+    offer = guard_offer(text.replace(change, to))
+    answer = dress_answer(await aiortc_answers(offer.text), offer)
+    kind, port, *_ = media_lines(answer)[1].split()
+    assert (kind, port) == ("m=video", "0")
     assert "a=group:BUNDLE 0 2\r\n" in answer
-    assert "m=video 0 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\na=mid:1\r\n" in answer
+    assert "c=IN IP4 0.0.0.0\r\na=inactive\r\na=mid:1\r\nm=application" in answer
+
+
+async def test_aiortc_as_a_client_takes_the_answer_to_its_video_offer() -> None:
+    caller = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    try:
+        caller.addTransceiver("video")
+        caller.addTransceiver("audio")
+        caller.createDataChannel("oai-events")
+        await caller.setLocalDescription(await caller.createOffer())
+        offer = guard_offer(caller.localDescription.sdp)
+        answer = dress_answer(await aiortc_answers(offer.text), offer)
+        await caller.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        video, audio = caller.getTransceivers()
+        assert (video.currentDirection, audio.currentDirection) == ("inactive", "sendrecv")
+    finally:
+        await caller.close()
 
 
 async def test_audio_that_exists_only_inside_a_bundle_led_by_video_gets_its_transport() -> None:
@@ -113,8 +144,20 @@ async def test_audio_that_exists_only_inside_a_bundle_led_by_video_gets_its_tran
     assert offer.ice_ufrag == "4ZcD"
     assert offer.candidates == 3
     answer = dress_answer(await aiortc_answers(offer.text), offer)
-    assert media_lines(answer)[0] == "m=video 0 UDP/TLS/RTP/SAVPF 96"
-    assert "a=group:BUNDLE 1 2\r\n" in answer
+    assert "a=group:BUNDLE 0 1 2\r\n" in answer
+    video, audio, _ = media_lines(answer)
+    assert video.split()[1] == audio.split()[1] != "0"
+
+
+async def test_the_transport_of_a_rejected_first_line_serves_the_bundle() -> None:
+    bare = "a=bundle-only\n"
+    audio = offers.audio("1", candidates="", transport=bare).replace("m=audio 46243", "m=audio 0")
+    video = offers.video("0").replace("a=rtpmap", "a=x").replace("a=rtcp:9", offers.CHROME_CANDIDATES + "a=rtcp:9")
+    offer = guard_offer(offers.offer(video, audio))
+    assert (offer.ice_ufrag, offer.candidates) == ("4ZcD", 3)
+    answer = dress_answer(await aiortc_answers(offer.text), offer)
+    assert media_lines(answer)[0].startswith("m=video 0 ")
+    assert "a=group:BUNDLE 1\r\n" in answer
 
 
 async def test_the_bundle_keeps_the_offered_order() -> None:
@@ -284,7 +327,7 @@ def test_a_bad_offer_is_refused_and_told_why(body: bytes | str, code: str, statu
 def test_an_inactive_second_audio_line_is_declined_like_video() -> None:
     inactive = offers.audio("1").replace("a=sendrecv", "a=inactive")
     offer = guard_offer(offers.offer(offers.audio("0"), inactive, offers.data("2")))
-    assert [line.accepted for line in offer.lines] == [True, False, True]
+    assert [line.fate for line in offer.lines] == [Fate.ACCEPTED, Fate.INACTIVE, Fate.ACCEPTED]
 
 
 def test_an_answer_to_something_else_is_not_dressed() -> None:
@@ -428,6 +471,7 @@ BULK = [
     "v=0\n" + ("a=group:BUNDLE " + "0 " * 1900 + "\n") * 16 + offers.audio() + offers.data(),
     "v=0\n" + "a=fingerprint:sha-256 " + "AA:" * 1300 + "\n" + "a=extmap:1 x\n" * 1900,
     offers.chrome() + "a=rtpmap:111 opus/48000/2\r\n" * 1800,
+    offers.offer(offers.audio(), "m=video 9 UDP/TLS/RTP/SAVPF " + "1 " * 64 + "\na=mid:1\n" + "a=rtpmap:1 ?\n" * 1800),
 ]
 
 
