@@ -241,29 +241,20 @@ def token(
 
     Asks the running server; when none answers, signs the token here with the keys of the data folder.
     """
-    from realtime.mint import MintError, from_folder, from_server
+    from realtime.mint import MintError, Wish, from_folder, mint
     from realtime.settings import SettingsError, data_folder
     from token_service.keys import KeyFileError
 
     settings = _load(_config_path(config))
+    wish = Wish(agent, model, voice, ttl)
     try:
         folder = data_folder(settings)
-        found = key or _find_key(settings)
-        wish = {"agent": agent, "model": model, "voice": voice, "ttl_seconds": ttl}
-        if not offline:
-            if found is None:
-                _stop("no API key: give --key, or set INFRAI_API_KEY, or start `realtime serve` once")
-            try:
-                asked = from_server(_url(settings, url), found, {k: v for k, v in wish.items() if v is not None})
-                typer.echo(json.dumps(asked, indent=2))
-                return
-            except MintError as error:
-                if error.reached or url is not None or model or voice:
-                    raise
-                typer.echo(f"{error}; signing here instead", err=True)
-        elif model or voice:
-            _stop("--model and --voice need the running server, which knows its engines")
-        typer.echo(json.dumps(from_folder(settings, folder, agent=agent, ttl_seconds=ttl), indent=2))
+        if offline:
+            made = from_folder(settings, folder, wish)
+        else:
+            asked = url or os.environ.get("INFRAI_BASE_URL")
+            made = mint(settings, folder, wish, url=asked, key=key or _find_key(settings), say=_say)
+        typer.echo(json.dumps(made, indent=2))
     except (KeyFileError, MintError, SettingsError) as error:
         _stop(str(error))
 
@@ -354,8 +345,12 @@ def _with_keys(settings: Settings, use: Callable[[ApiKeys], Coroutine[Any, Any, 
         _stop(str(error))
 
 
-def _stop(message: str) -> NoReturn:
+def _say(message: str) -> None:
     typer.echo(f"realtime: {message}", err=True)
+
+
+def _stop(message: str) -> NoReturn:
+    _say(message)
     raise typer.Exit(1)
 
 
