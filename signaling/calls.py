@@ -141,7 +141,8 @@ class CallRoutes:
     """The handlers, and what they remember of the calls they opened. One for all prefixes.
 
     `new_peer` makes a leg that nobody has attached to yet; `load_session` gives what was stored with a token
-    when it was minted ({} when nothing was); `ice_servers` lists `{urls, username?, credential?}` for a caller.
+    when it was minted ({} when nothing was); `known_model` says which model a caller means that no token bound
+    to one (None: the agent's); `ice_servers` lists `{urls, username?, credential?}` for a caller.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class CallRoutes:
         ice_servers: Callable[[Claims], Sequence[Mapping[str, Any]]],
         allow_loopback: bool = False,
         codecs: Sequence[str] = ("opus",),
+        known_model: Callable[[object], str | None] = lambda _: None,
     ) -> None:
         self._calls = calls
         self._callers = callers
@@ -164,6 +166,7 @@ class CallRoutes:
         self._ice_servers = ice_servers
         self._allow_loopback = allow_loopback
         self._codecs = tuple(codecs)
+        self._known_model = known_model
         self._negotiated: dict[str, _Negotiated] = {}
 
     # -- POST ------------------------------------------------------------------------------------
@@ -217,6 +220,8 @@ class CallRoutes:
         stored = await self._load_session(claims.session_id)
         model = request.query_params.get("model")
         session = merge(merge({"model": model} if model else {}, stored), wished)
+        if claims.model is None:
+            claims = replace(claims, model=self._known_model(session.get("model")))
         if claims.reusable:
             claims = replace(claims, session_id=new_session_id())
         with self._calls.reserve():

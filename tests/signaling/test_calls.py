@@ -94,6 +94,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
             new_peer=lambda: server.new_peer(),
             load_session=lambda session_id: load_session(store, session_id),
             ice_servers=lambda claims: ICE,
+            known_model=lambda name: "small" if name == "small" else None,
         )
         app.include_router(calls_routes(handlers))
         app.include_router(calls_routes(handlers, prefix="/v1/realtime"))
@@ -188,6 +189,14 @@ async def test_an_api_key_with_the_scope_opens_calls_too(server: Server) -> None
     assert (first.status_code, second.status_code) == (201, 201)
     assert [call.claims.agent for call in server.calls.opened] == ["sales", "default"]
     assert first.headers["location"] != second.headers["location"]
+
+
+async def test_a_key_may_name_a_model_and_a_token_is_bound_to_its_own(server: Server) -> None:
+    key = await server.key("calls")
+    await server.post(key, path=f"{CALLS}?model=small")
+    await server.post(key, offers.firefox(), path=f"{CALLS}?model=gpt-realtime")
+    await server.post(server.token(model="large")[0], path=f"{CALLS}?model=small")
+    assert [call.claims.model for call in server.calls.opened] == ["small", None, "large"]
 
 
 async def test_a_reusable_token_opens_a_call_for_every_new_offer(server: Server) -> None:
