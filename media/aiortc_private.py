@@ -49,10 +49,10 @@ _QUEUED_DATAGRAMS = 512
 """DTLS datagrams that may wait for aiortc's reader, whose queue has no bound of its own."""
 _REMOTE_ADDRESSES = 64
 """Addresses from which a peer may send connectivity checks: each costs a check of our own."""
-_UNREAD_BYTES = 2 * 1024 * 1024
+_UNREAD_BYTES = 1024 * 1024
 """Bytes of unfinished messages past the 1 MiB that SCTP offers: no honest sender gets there."""
-_MISORDERED_CHUNKS = 4096
-"""SCTP chunks received ahead of a missing one: four times what fits the offered window."""
+_MISORDERED_CHUNKS = 1024
+"""SCTP chunks received ahead of a missing one, all that fits the offered window; aiortc sorts them every time."""
 
 
 class UnsupportedAiortc(RuntimeError):

@@ -166,6 +166,6 @@ class Outbound:
             self._media_at = now
         else:
             # One frame late is caught up by the tick that follows; later than that is a hole in time.
-            frames = max(1, int(passed / FRAME_S) - 1)
+            frames = max(1, int((passed + _EARLY_S) / FRAME_S) - 1)
             self._media_at += frames * FRAME_S
         self._timestamp = (self._timestamp + frames * _FRAME_TICKS) & 0xFFFFFFFF

@@ -48,18 +48,39 @@ class Watched(Protocol):
 _Member = TypeVar("_Member")
 
 
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+"""`call_later(seconds, callback)`, as an event loop has it."""
+
+
+def _on_running_loop(delay: float, callback: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(delay, callback)
+
+
 class _Wheel(Generic[_Member]):
     """Members of one period, spread over its phases, behind one timer."""
 
-    def __init__(self, period_s: float, phases: int, tick: Callable[[_Member, float], None]) -> None:
+    def __init__(
+        self,
+        period_s: float,
+        phases: int,
+        tick: Callable[[_Member, float], None],
+        clock: Callable[[], float],
+        call_later: CallLater,
+    ) -> None:
+        self._clock = clock
+        self._call_later = call_later
         self._period_s = period_s
         self._step_s = period_s / phases
         self._tick = tick
         self._slots: list[dict[_Member, None]] = [{} for _ in range(phases)]
         self._slot_of: dict[_Member, int] = {}
-        self._origin = time.monotonic()
+        self._origin = self._clock()
         self._next_step = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._timer_step = 0
         self.lateness_s: deque[float] = deque(maxlen=_LATENESS_KEPT)
 
@@ -72,7 +93,7 @@ class _Wheel(Generic[_Member]):
     def add(self, member: _Member, now: float | None) -> None:
         """Add or move `member`. With `now` its next tick is one period later, at most one phase earlier."""
         # Phases up to here had no members, so nothing was missed in them (unless the timer is late).
-        passed = self._step_at(time.monotonic()) + 1
+        passed = self._step_at(self._clock()) + 1
         self._next_step = max(self._next_step, passed if self._timer is None else min(passed, self._timer_step))
         phases = len(self._slots)
         if now is None:
@@ -122,13 +143,13 @@ class _Wheel(Generic[_Member]):
             if self._timer_step == step:
                 return
             self._timer.cancel()
-        delay = self._origin + step * self._step_s - time.monotonic()
+        delay = self._origin + step * self._step_s - self._clock()
         self._timer_step = step
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, delay), self._run)
+        self._timer = self._call_later(max(0.0, delay), self._run)
 
     def _run(self) -> None:
         self._timer = None
-        now = time.monotonic()
+        now = self._clock()
         phases = len(self._slots)
         current = int((now + _EARLY_S - self._origin) / self._step_s)
         missed = current - self._next_step
@@ -156,11 +177,20 @@ class _Wheel(Generic[_Member]):
 
 
 class Pacer:
-    """The clock of the process. All methods are called on the event loop."""
+    """The clock of the process. All methods are called on the event loop.
 
-    def __init__(self) -> None:
-        self._fast: _Wheel[Paced] = _Wheel(FRAME_S, _FAST_PHASES, lambda member, now: member.on_tick(now))
-        self._slow: _Wheel[Watched] = _Wheel(_SLOW_PERIOD_S, _SLOW_PHASES, lambda member, now: member.on_watch(now))
+    `clock`: monotonic seconds; `call_later`: the running event loop's unless another one is given.
+    """
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, call_later: CallLater = _on_running_loop
+    ) -> None:
+        self._fast: _Wheel[Paced] = _Wheel(
+            FRAME_S, _FAST_PHASES, lambda member, now: member.on_tick(now), clock, call_later
+        )
+        self._slow: _Wheel[Watched] = _Wheel(
+            _SLOW_PERIOD_S, _SLOW_PHASES, lambda member, now: member.on_watch(now), clock, call_later
+        )
         self._running = True
 
     def start(self) -> None:

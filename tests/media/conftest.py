@@ -34,13 +34,25 @@ Dial = Callable[..., Awaitable[Call]]
 
 @pytest.fixture
 async def dial(network: Network, pacer: Pacer, stock_on_loopback: None) -> AsyncIterator[Dial]:
-    """`await dial(track, **peer_options)`: a call that is up, over a cable."""
+    """`await dial(track, **peer_options)`: a call that is up, over a cable.
+
+    `lie`: what the caller is told in place of our largest message; `before`: run before the call is answered.
+    """
     calls: list[Call] = []
 
-    async def dial(track: MediaStreamTrack | None = None, *, channel: bool = True, lie: str = "", **options) -> Call:
+    async def dial(
+        track: MediaStreamTrack | None = None,
+        *,
+        channel: bool = True,
+        lie: str = "",
+        before: Callable[[Peer], None] | None = None,
+        **options,
+    ) -> Call:
         ear, caller = Ear(), StockCaller(track, channel=channel)
         peer = Peer(network=network, pacer=pacer, **options)
         peer.attach(ear)
+        if before is not None:
+            before(peer)
         offer = await caller.offer()
         answer = await peer.answer(re.sub(r"a=candidate:.*\r\n", "", offer))
         (address,) = set(candidates(answer))
@@ -54,7 +66,7 @@ async def dial(network: Network, pacer: Pacer, stock_on_loopback: None) -> Async
         await caller.accept(carried)
         await until(lambda: ear.opened_at is not None, "the call came up")
         if channel:
-            await until(lambda: "text_open" in ear.told, "the channel opened")
+            await until(lambda: "text_open" in ear.told and caller.channel.readyState == "open", "the channel opened")
         return call
 
     yield dial
