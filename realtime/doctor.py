@@ -32,6 +32,7 @@ from realtime.store.base import StoreError
 from token_service.api_keys import ApiKeys
 
 VENDOR_SECONDS = 5.0
+HEALTH_SECONDS = 1.0
 STUN_SECONDS = 2.0
 """A STUN server answers within a round trip; the request is sent twice in this time."""
 OPENAI_URL = "https://api.openai.com/v1"
@@ -110,17 +111,18 @@ async def _check_keys(settings: Settings) -> Check:
 
 async def _check_port(settings: Settings) -> Check:
     host, port = settings.server.host, settings.server.port
-    url = local_url(host, port)
-    with contextlib.suppress(httpx2.HTTPError):
-        async with httpx2.AsyncClient(timeout=2.0, trust_env=False) as client:
-            if (await client.get(f"{url}/healthz")).status_code == 200:
-                return Check("port", "ok", f"a server is running at {url}")
     try:
         with socket.create_server((host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             return Check("port", "ok", f"{port} on {host} is free")
     except OSError as error:
-        advice = "stop what listens there, or choose another port under [server]"
-        return Check("port", "fail", f"cannot listen on {host} port {port}: {error.strerror}", advice)
+        reason = error.strerror
+    url = local_url(host, port)
+    with contextlib.suppress(httpx2.HTTPError):
+        async with httpx2.AsyncClient(timeout=HEALTH_SECONDS, trust_env=False) as client:
+            if (await client.get(f"{url}/healthz")).status_code == 200:
+                return Check("port", "ok", f"a server is running at {url}")
+    advice = "stop what listens there, or choose another port under [server]"
+    return Check("port", "fail", f"cannot listen on {host} port {port}: {reason}", advice)
 
 
 def _check_engines(settings: Settings) -> list[Check]:
