@@ -163,6 +163,7 @@ class _Third:
         # Overlapping rows, copied because BLAS takes none such. (`as_strided` says the same in five times the time.)
         windows = np.ndarray((rows, _TAPS + _BLOCK_IN), np.float32, held, 0, (4 * _BLOCK_IN, 4))
         out = np.dot(windows.copy(), _MATRIX)
+        # Clipped before the cast: out of range it is undefined, and wraps on some processors.
         np.rint(out, out=out)
         np.minimum(out, 32767, out=out)
         np.maximum(out, -32768, out=out)

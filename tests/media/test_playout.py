@@ -72,7 +72,9 @@ class TestSpeaking:
         tail = frames[1]
         assert tail.shape == (480,)
         assert not tail[20:].any()
-        assert (np.diff(tail[:20].astype(int)) <= 0).all(), "no step from full level to nothing"
+        assert tail[0] == 20_000
+        assert (np.diff(tail[:20].astype(int)) < 0).all()
+        assert tail[19] < 2000, "no step from full level to nothing"
         assert events[-1].heard_ms == pytest.approx(500 / 24), "padding is not heard"
 
     def test_a_quiet_end_is_left_as_it_is(self):
@@ -218,6 +220,18 @@ class TestCut:
         playout.push(2, level(20_000, 4800))
         playout.next_frame(0)
         assert playout.cut() == [Heard(2, 0.0)]
+        assert playout.next_frame(0) == (None, [])
+
+    def test_a_second_cut_adds_nothing_to_the_fade_of_the_first(self):
+        playout = Playout()
+        playout.push(1, level(1000, 4800))
+        playout.next_frame(0)
+        playout.cut()
+        playout.push(2, level(-2000, 4800))
+        playout.cut()
+        frame, _ = playout.next_frame(0)
+        assert frame[0] == 1000
+        assert (frame >= 0).all()
         assert playout.next_frame(0) == (None, [])
 
     def test_tells_what_was_heard_of_each_and_leaves_the_fade_out(self):
