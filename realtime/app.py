@@ -121,6 +121,7 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
         load_session=partial(load_session, store),
         ice_servers=ice_for,
         allow_loopback=local,
+        known_model=policy.known_model,
     )
     app.include_router(token_routes(authenticator, minter))
     app.include_router(calls_routes(handlers))

@@ -9,6 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from openai.types.realtime import RealtimeServerEvent
+from pydantic import TypeAdapter
+
+PUBLISHED: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+
+
+def _without_our_own(event: dict[str, Any]) -> dict[str, Any]:
+    """The published types know nothing of what a client can only have asked of this server."""
+    session = event.get("session")
+    if session and session.get("include"):
+        include = [name for name in session["include"] if not name.startswith("realtime.")]
+        return event | {"session": session | {"include": include}}
+    return event
+
 
 @dataclass
 class _Response:
@@ -32,6 +46,8 @@ class OrderChecker:
 
     def see(self, event: dict[str, Any]) -> None:
         self.count += 1
+        if not event["type"].startswith("realtime."):
+            PUBLISHED.validate_python(_without_our_own(event))
         assert event["event_id"] not in self.event_ids, "event ids are unique"
         self.event_ids.add(event["event_id"])
         kind = event["type"]

@@ -8,7 +8,7 @@ from realtime.live.turntaking import Phase, TurnTaking, Verdict
 
 
 def drive(*steps: str) -> list[Verdict]:
-    """Steps: `+a` starts, `-a` stops after 1 s, `~a` after 200 ms, `a=words`, `a=` (none), `a!` (failed), `cut`, `lost`."""
+    """Steps: `+a` starts, `-a` stops after 1 s, `~a` after 200 ms, `a=words`, `a=` none, `a!` failed, `cut`, `lost`."""
     turns = TurnTaking()
     verdicts = []
     for step in steps:
