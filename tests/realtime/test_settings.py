@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from realtime.presets import PRESETS
-from realtime.settings import Mistake, Settings, SettingsError, data_folder, load
+from realtime.settings import ENVIRONMENT, Mistake, Settings, SettingsError, data_folder, load
 
 VENDOR = '[vendors.local]\nbase_url = "http://127.0.0.1:8000/v1"\n'
 
@@ -257,3 +259,26 @@ def test_a_data_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="REALTIME_DATA"):
         data_folder(load(None, {"REALTIME_DATA": str(tmp_path / "file" / "b")}))
+
+
+def sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Every section below `model` by its table's name."""
+    found: dict[str, type[BaseModel]] = {}
+    for name, field in model.model_fields.items():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found |= {name: part, **sections(part)}
+    return found
+
+
+def test_every_setting_is_documented() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert {"server", "vendors", "agents", "turn_detection", "ice", "limits"} <= sections(Settings).keys()
+    missing = [
+        f"{section}.{name}"
+        for section, model in sections(Settings).items()
+        for name in model.model_fields
+        if f"`{name}`" not in text
+    ]
+    assert missing == []
+    assert [variable for variable in ENVIRONMENT if f"`{variable}`" not in text] == []
