@@ -1,0 +1,222 @@
+"""What a benchmark hands out: JSON always, a page when asked, and whether the targets were met.
+
+The page is written from the results and from nothing else; figures of other products stand beside
+ours as they were published, with the conditions they were taken under.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.figures import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`path`: where the figure stands in the results. Met when it is at most `limit`."""
+
+    name: str
+    path: tuple[str, ...]
+    limit: float
+    unit: str
+    peer: str = ""
+
+
+_LATENCY = ("latency",)
+TARGETS = (
+    Target(
+        "voice to voice over the configured silence, median",
+        (*_LATENCY, "voice_to_voice_over_silence_ms", "p50"),
+        100,
+        "ms",
+        "Pipecat 201–252 ms",
+    ),
+    Target("barge-in, median", (*_LATENCY, "barge_in_ms", "all", "p50"), 200, "ms", "Pipecat 480 ms"),
+    Target("barge-in, p95", (*_LATENCY, "barge_in_ms", "all", "p95"), 300, "ms", "Pipecat 481–520 ms (p90)"),
+    *(
+        Target(f"barge-in {name}, {rank}", (*_LATENCY, "barge_in_ms", kind, key), limit, "ms")
+        for kind, name in (
+            ("first_second", "in an answer's first second"),
+            ("middle", "in its middle"),
+            ("last_300_ms", "in its last 300 ms"),
+        )
+        for rank, key, limit in (("median", "p50", 200), ("p95", "p95", 300))
+    ),
+    Target("offer to connected, median", (*_LATENCY, "set_up_ms", "offer_to_connected", "p50"), 100, "ms"),
+    Target(
+        "offer to first packet of a greeting, median",
+        (*_LATENCY, "set_up_ms", "offer_to_greeting", "p50"),
+        120,
+        "ms",
+    ),
+    Target("server ready, embedded engines, slowest", ("startup", "server_ready_s", "embedded", "max"), 3, "s"),
+    Target("server ready, instant engines, slowest", ("startup", "server_ready_s", "instant", "max"), 3, "s"),
+    Target("`import realtime.client`, median", ("startup", "import_client_s", "p50"), 0.3, "s"),
+)
+
+PEERS = """Pipecat 1.3 (SmallWebRTC, engines without latency), as measured on the wire by the same method, one call:
+voice to voice over the configured silence 201 ms median with its VAD alone and 252 ms with its default turn
+detection; barge-in 480 ms median, 482 to 521 ms at most, 1.5 s after the answer began. They are quoted, not
+run again here: that machine also had two virtual cores, but it was not this one."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well as to stdout")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write them as a page, e.g. docs/performance.md")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed or a turn failed")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def progress(options: argparse.Namespace) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    return (lambda _: None) if options.quiet else say
+
+
+def finish(results: Json, options: argparse.Namespace) -> None:
+    """Print and write the results of a run, and leave with its exit code."""
+    command = f"python -m {_module()} {shlex.join(sys.argv[1:])}".rstrip()
+    whole = {"command": command, "machine": machine.describe(), **results, "targets": list(_judged(results))}
+    text = json.dumps(whole, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+    if options.write:
+        options.write.write_text(page(whole))
+    failed = [target["name"] for target in whole["targets"] if not target["met"]]
+    failed += results.get("latency", {}).get("checks", {}).get("failures", [])
+    if options.check and failed:
+        sys.exit("missed: " + "; ".join(failed))
+
+
+def _module() -> str:
+    name = Path(sys.argv[0]).stem
+    return "benchmarks" if name == "__main__" else f"benchmarks.{name}"
+
+
+def _judged(results: Json) -> Iterator[Json]:
+    """Every target whose figure is in the results."""
+    for target in TARGETS:
+        value: Any = results
+        for step in target.path:
+            value = value.get(step) if isinstance(value, dict) else None
+        if value is not None:
+            yield {
+                "name": target.name,
+                "measured": value,
+                "limit": target.limit,
+                "unit": target.unit,
+                "met": value <= target.limit,
+                "peer": target.peer,
+            }
+
+
+def page(whole: Json) -> str:
+    """The results as Markdown."""
+    about = whole["machine"]
+    parts = [
+        "# Performance",
+        "Written by the benchmark itself (`make bench ARGS='--write docs/performance.md'`); "
+        "what is measured, and how, stands in [benchmarks/README.md](../benchmarks/README.md).",
+        "\n".join(
+            [
+                f"- Date: {about['date']}",
+                f"- Command: `{whole['command']}`",
+                f"- Machine: {about['cpu']}, {about['cores']} cores, {about['system']}",
+                f"- Python {about['python']}, aiortc {about['aiortc']}",
+                *_quietness(whole),
+            ]
+        ),
+        "## Targets",
+        _table(
+            ("figure", "measured", "target", "met", "nearest peer"),
+            [
+                (
+                    target["name"],
+                    f"{target['measured']:g} {target['unit']}",
+                    f"≤ {target['limit']:g} {target['unit']}",
+                    "yes" if target["met"] else "**no**",
+                    target["peer"],
+                )
+                for target in whole["targets"]
+            ],
+        ),
+        PEERS,
+    ]
+    if "latency" in whole:
+        parts += _latency(whole["latency"])
+    if "startup" in whole:
+        startup = whole["startup"]
+        rows = [(f"server ready, {name} engines", figures) for name, figures in startup["server_ready_s"].items()]
+        parts += [
+            "## Start (seconds)",
+            _figures([*rows, ("`import realtime.client`", startup["import_client_s"])]),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _latency(latency: Json) -> list[str]:
+    conditions, checks = latency["conditions"], latency["checks"]
+    barge_in = latency["barge_in_ms"]
+    failures = checks["failures"]
+    return [
+        "## On the wire (milliseconds)",
+        f"One call, `--engines {conditions['engines']}`, {conditions['silence_ms']} ms of configured silence, answers "
+        f"of {conditions['answer_s']:g} s; server and caller are two processes"
+        + (", each kept on a core of its own." if latency["pinned_to_own_cores"] else "."),
+        _figures(
+            [
+                ("voice to voice", latency["voice_to_voice_ms"]),
+                ("voice to voice less the silence", latency["voice_to_voice_over_silence_ms"]),
+                ("voice to voice of what talked over an answer", latency["voice_to_voice_after_barge_in_ms"]),
+                ("barge-in, first second", barge_in["first_second"]),
+                ("barge-in, middle", barge_in["middle"]),
+                ("barge-in, last 300 ms", barge_in["last_300_ms"]),
+                ("barge-in, all", barge_in["all"]),
+                ("offer to answer", latency["set_up_ms"]["offer_to_answer"]),
+                ("offer to connected", latency["set_up_ms"]["offer_to_connected"]),
+                ("offer to first packet of a greeting", latency["set_up_ms"]["offer_to_greeting"]),
+            ]
+        ),
+        f"{checks['answers_cleared']} answers were reported cut (`output_audio_buffer.cleared`), "
+        f"{checks['answers_ended_before_the_cut']} came to their own end first. Packets lost: "
+        f"{checks['packets_lost']}. The caller's own packets left at most {checks['caller_late_p99_ms']} ms late "
+        f"(p99). Failures: {'; '.join(failures) if failures else 'none'}.",
+        "## Where the time goes (milliseconds)",
+        "The server's own record of each turn (`realtime.turn.metrics`), from the arrival of the last voiced frame.",
+        _figures([(name.removesuffix("_ms"), figures) for name, figures in latency["server_record_ms"].items()]),
+    ]
+
+
+def _quietness(whole: Json) -> list[str]:
+    taken = [whole[part].get("other_processes_cores") for part in ("startup", "latency") if part in whole]
+    known = [cores for cores in taken if cores is not None]
+    if not known:
+        return ["- What else ran on the machine is not known."]
+    verdict = "quiet" if max(known) <= machine.QUIET_CORES else "**not quiet: these figures do not count**"
+    return [f"- Other processes took {max(known):g} cores meanwhile: {verdict}"]
+
+
+def _figures(rows: list[tuple[str, Json]]) -> str:
+    columns = ("n", "min", "p50", "p95", "max")
+    return _table(
+        ("", *columns),
+        [
+            (name, *(f"{figures[column]:g}" if column in figures else "" for column in columns))
+            for name, figures in rows
+        ],
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
