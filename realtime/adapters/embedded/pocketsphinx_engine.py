@@ -28,8 +28,11 @@ _TAKEN_EVERY: Final = 16_000
 """Bytes worked off between two reports of it: half a second."""
 _CMN_LONGEST: Final = 400
 
-PEAK: Final = 20_000.0
-"""Sample value that the loudest part is brought to; best word error rate of those tried."""
+PEAK: Final = 10_000.0
+"""Sample value that the first words are brought to: what follows is louder still, and whole utterances
+are recognised best with their peak near 20,000."""
+_COMFORTABLE: Final = (5_000.0, 28_000.0)
+"""Peaks that are left as they are: the model hears them as well, and a gain only raises the noise."""
 _LOUDEST: Final = 30_000.0
 _MAX_GAIN: Final = 10.0
 """20 dB; beyond it noise is made into speech."""
@@ -91,6 +94,8 @@ class Level:
 
 
 def _gain(peak: float) -> float:
+    if _COMFORTABLE[0] <= peak <= _COMFORTABLE[1]:
+        return 1.0
     return min(PEAK / max(peak, 1.0), _MAX_GAIN)
 
 

@@ -95,9 +95,7 @@ class Decoders:
 class Recogniser:
     """A `SpeechToText`. `pids`: its worker processes."""
 
-    def __init__(
-        self, limits: RecogniserLimits | None = None, *, worker_limits: WorkerLimits | None = None
-    ) -> None:
+    def __init__(self, limits: RecogniserLimits | None = None, *, worker_limits: WorkerLimits | None = None) -> None:
         self.limits = limits or RecogniserLimits()
         self._decoders = Decoders(self.limits, worker_limits)
         self._speakers: OrderedDict[str, Speaker] = OrderedDict()
@@ -248,7 +246,9 @@ class RecogniserStream:
 
     def _overflow(self) -> EngineError:
         seconds = self._recogniser.limits.utterance_seconds
-        return EngineError(f"more than {seconds:.0f} s of audio wait for the recogniser", code="overflow", engine="embedded")
+        return EngineError(
+            f"more than {seconds:.0f} s of audio wait for the recogniser", code="overflow", engine="embedded"
+        )
 
 
 class NoRecogniser:

@@ -252,19 +252,12 @@ class Worker:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _spawn(self) -> Process:
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        environment |= {
-            "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry),
-            "PYTHONUNBUFFERED": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-        }
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", _MAIN, self.engine),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
-            env=environment,
+            env=_environment(),
             # A Ctrl-C in the terminal is for the server, which ends its workers itself.
             start_new_session=True,
         )
@@ -345,6 +338,17 @@ class Worker:
 
     def _error(self, code: str, message: str, *, retryable: bool = True) -> EngineError:
         return EngineError(message, code=code, engine=self.engine, retryable=retryable)
+
+
+def _environment() -> dict[str, str]:
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return environment | {
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry),
+        "PYTHONUNBUFFERED": "1",
+        # Engines here use one core; a pool of threads per worker would only cost memory.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def _failure(frame: Frame, engine: str) -> EngineError:
