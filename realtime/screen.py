@@ -94,7 +94,8 @@ def _next_steps(facts: Facts) -> list[str]:
     key = facts.key or "YOUR_KEY"
     steps = [
         f"{facts.command} talk --wav {facts.question} --out answer.wav{place}",
-        f"curl -s {facts.url}/v1/ai/realtime/token -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' -d '{{}}'",
+        f'curl -s {facts.url}/v1/ai/realtime/token -H "Authorization: Bearer {key}" '
+        "-H 'Content-Type: application/json' -d '{}'",
     ]
     if facts.key is None:
         steps.append(f"A key is needed: `{facts.command} keys create`, or the one you have in INFRAI_API_KEY.")
