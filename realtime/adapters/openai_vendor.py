@@ -132,7 +132,7 @@ class OpenAIVendor:
                             await answer.read()
             except EngineError as error:
                 if error.code != "bad_request":  # some servers have no list of models
-                    logger.warning("vendor %s: %s", self.name, error)
+                    logger.warning("vendor %s", error)
 
     async def close(self, user: object) -> None:
         self._users.discard(user)
