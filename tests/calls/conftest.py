@@ -1,0 +1,28 @@
+"""One server a module: real calls over loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.calls.server import Server
+
+AUDIO = Path(__file__).parents[1] / "audio"
+WEATHER = AUDIO / "synth_flite_rms_weather_london.wav"
+HOW_ARE_YOU = AUDIO / "synth_flite_slt_how_are_you.wav"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With the embedded engines."""
+    with Server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def instant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With engines that answer at once: five seconds of tone."""
+    with Server(tmp_path_factory.mktemp("instant"), "--engines", "instant") as running:
+        yield running
