@@ -26,9 +26,11 @@ from realtime.adapters.base import (
     Transcript,
     Usage,
 )
+from realtime.adapters.catalogue import Catalogue
+from realtime.adapters.failover import AllFailed
 from realtime.adapters.openai import MAX_UTTERANCE_S, OpenAIChat, OpenAISpeechToText, OpenAITextToSpeech
 from realtime.adapters.openai_vendor import OpenAIVendor
-from realtime.settings import VendorSettings
+from realtime.settings import AgentSettings, Settings, VendorSettings
 from tests.vendors.openai_stub import CHAT, MODELS, SPEECH, TRANSCRIPTIONS, OpenAIStub, Plan
 
 KEY = "sk-very-secret-0123456789"
@@ -486,3 +488,33 @@ async def test_leaving_speech_closes_the_connection(stub: OpenAIStub, vendor: Op
 async def test_nothing_to_say_is_not_sent(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
     assert await speak(vendor, SpeechRequest("  …")) == []
     assert stub.journal == []
+
+
+# --- by way of the settings ---------------------------------------------------------------------
+
+
+async def test_a_call_through_two_vendors_of_which_one_is_down(stub: OpenAIStub) -> None:
+    stub.plan(MODELS, Plan(status=503))
+    vendors = {
+        "down": {"base_url": "http://127.0.0.1:1/v1"},
+        "up": {"base_url": stub.base_url, "key": SecretStr(KEY)},
+    }
+    live = {kind: ["down/m", "up/m"] for kind in ("stt", "chat", "tts")}
+    catalogue = Catalogue(Settings.model_validate({"vendors": vendors, "live": live}))
+    await catalogue.start()
+    engines = catalogue.engines(AgentSettings())
+    async with engines.stt.stream(SttOptions()) as stream:
+        stream.push(np.zeros(RATE_IN, np.int16))
+        stream.finish()
+        assert [heard async for heard in stream] == [Transcript("what was said", final=True)]
+    async with engines.chat.stream(HELLO) as deltas:
+        assert text([delta async for delta in deltas]) == "Hello there, friend."
+    async with engines.tts.stream(SpeechRequest("Hello there.", voice="coral")) as chunks:
+        assert sum([len(chunk.pcm) async for chunk in chunks]) == 24 * stub.speech_ms
+    assert stub.requests(SPEECH)[0].body["voice"] == "coral"
+    stub.plan(CHAT, Plan(status=429))
+    with pytest.raises(AllFailed) as caught:
+        async with engines.chat.stream(HELLO) as deltas:
+            await anext(deltas)
+    assert [attempt.code for attempt in caught.value.attempts] == ["connection_failed", "rate_limited"]
+    await catalogue.close()
