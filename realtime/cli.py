@@ -98,6 +98,8 @@ def serve(
 
     from media.aiortc_private import UnsupportedAiortc
     from media.network import NetworkError
+    from realtime.adapters.base import EngineError
+    from realtime.adapters.catalogue import UnknownEngine
     from realtime.serve import CannotServe, Options, run
     from realtime.settings import SettingsError
     from realtime.store.base import StoreError
@@ -106,7 +108,16 @@ def serve(
     options = Options(path, tls_cert, tls_key, engines, log_level)
     try:
         run(settings, options, os.environ, Console())
-    except (CannotServe, KeyFileError, NetworkError, SettingsError, StoreError, UnsupportedAiortc) as error:
+    except (
+        CannotServe,
+        EngineError,
+        KeyFileError,
+        NetworkError,
+        SettingsError,
+        StoreError,
+        UnknownEngine,
+        UnsupportedAiortc,
+    ) as error:
         _stop(str(error))
 
 

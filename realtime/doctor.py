@@ -24,7 +24,8 @@ import httpx2
 from media import aiortc_private
 from media.network import Network, NetworkError
 from realtime import development_key
-from realtime.adapters.catalogue import Catalogue
+from realtime.adapters.base import EngineError
+from realtime.adapters.catalogue import Catalogue, UnknownEngine
 from realtime.local import STORE_FILE, local_url, open_store
 from realtime.noticed import has_turn, is_loopback
 from realtime.settings import Settings, SettingsError, VendorSettings, data_folder
@@ -128,7 +129,7 @@ async def _check_port(settings: Settings) -> Check:
 def _check_engines(settings: Settings) -> list[Check]:
     try:
         infos = Catalogue(settings).infos()
-    except Exception as error:  # whatever an engine's library raises is what the user has to read
+    except (EngineError, UnknownEngine) as error:
         return [Check("engines", "fail", str(error), "check [live], [[models]] and [vendors]")]
     checks = []
     for info in infos:
