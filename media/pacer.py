@@ -1,9 +1,10 @@
 """One clock for every call of the process, calls spread over the phases of its 20 ms.
 
 Deadlines are absolute, so nothing drifts. After a stall each member is ticked at most once more
-than once: what else was missed is dropped, lag never accumulates. Besides the 20 ms ticks there is a
-slow round four times a second, for reports and timeouts. The pacer knows nothing about what its
-members do, starts no task, and costs nothing while it has no member.
+than once: what else was missed is dropped, lag never accumulates. Those who speak are ticked every
+20 ms, those who wait for something to come every 40 ms, and all four times a second, for reports and
+timeouts. The pacer knows nothing about what its members do, starts no task, and costs nothing while
+it has no member.
 
     phases of the period      0   1   2   ...  n-1 | 0   1   2
     members                   a,d     b        c   | a,d     b     one timer: the next phase in use
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _FAST_PHASES = 10
 """Phases of 2 ms: fine enough to spread calls, coarse enough that full phases cost few wake-ups."""
+_POLL_PERIOD_S = 0.04
+"""Seconds between polls: silence that begins is noticed soon enough, and it is the wake-ups that cost."""
+_POLL_PHASES = 4
 _SLOW_PERIOD_S = 0.25
 """Seconds between slow rounds: timeouts of seconds and reports of about a second need no finer step."""
 _SLOW_PHASES = 5
@@ -37,6 +41,12 @@ class Paced(Protocol):
     """Gets a tick every 20 ms while it is a member. `now`: `time.monotonic()` seconds."""
 
     def on_tick(self, now: float) -> None: ...
+
+
+class Polled(Protocol):
+    """Gets a tick every 40 ms while it is polled. `now`: `time.monotonic()` seconds."""
+
+    def on_poll(self, now: float) -> None: ...
 
 
 class Watched(Protocol):
@@ -188,6 +198,9 @@ class Pacer:
         self._fast: _Wheel[Paced] = _Wheel(
             FRAME_S, _FAST_PHASES, lambda member, now: member.on_tick(now), clock, call_later
         )
+        self._poll: _Wheel[Polled] = _Wheel(
+            _POLL_PERIOD_S, _POLL_PHASES, lambda member, now: member.on_poll(now), clock, call_later
+        )
         self._slow: _Wheel[Watched] = _Wheel(
             _SLOW_PERIOD_S, _SLOW_PHASES, lambda member, now: member.on_watch(now), clock, call_later
         )
@@ -201,6 +214,7 @@ class Pacer:
         """Drop every member and take no new one."""
         self._running = False
         self._fast.clear()
+        self._poll.clear()
         self._slow.clear()
 
     def add(self, member: Paced, now: float | None = None) -> None:
@@ -211,6 +225,14 @@ class Pacer:
     def remove(self, member: Paced) -> None:
         """No further tick, not even one of the round going on. Unknown members are ignored."""
         self._fast.remove(member)
+
+    def poll(self, member: Polled) -> None:
+        """Tick `member` every 40 ms."""
+        if self._running and member not in self._poll:
+            self._poll.add(member, None)
+
+    def unpoll(self, member: Polled) -> None:
+        self._poll.remove(member)
 
     def watch(self, member: Watched) -> None:
         """Tick `member` every 250 ms."""
@@ -224,6 +246,10 @@ class Pacer:
     def members(self) -> int:
         """How many are ticked every 20 ms."""
         return len(self._fast)
+
+    @property
+    def polled(self) -> int:
+        return len(self._poll)
 
     @property
     def watched(self) -> int:

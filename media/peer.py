@@ -100,7 +100,7 @@ class Peer:
         self._wire: aiortc_private.Wire | None = None
         self._inbound: Inbound | None = None
         self._outbound: Outbound | None = None
-        self._is_ticking = False
+        self._is_polled = False
         self._heard_at = time.monotonic()
         self._connecting_since = 0.0
         self._report_at = 0.0
@@ -140,7 +140,6 @@ class Peer:
         if outbound.is_due(now):
             outbound.run(now)
         if outbound.is_active and self._wire is not None:
-            self._is_ticking = True
             self._pacer.add(self, outbound.media_at)
 
     def stats(self) -> Mapping[str, float]:
@@ -232,8 +231,7 @@ class Peer:
         self._text.take(connection.createDataChannel(LABEL))
         self._adopt(connection, line)
         await connection.setLocalDescription()
-        text = connection.localDescription.sdp
-        return self._network.dress(text)
+        return self._network.dress(connection.localDescription.sdp)
 
     async def _accept(self, answer_sdp: str) -> str:
         connection, line = self._connection, self._line
@@ -270,12 +268,11 @@ class Peer:
 
     def _described(self, connection: RTCPeerConnection) -> str:
         """Both sides are described: the connection comes up by itself from here."""
-        text: str = self._network.dress(connection.localDescription.sdp)
         if self._state is PeerState.NEGOTIATING:
             self._state = PeerState.CONNECTING
             self._heard_at = self._connecting_since = time.monotonic()
             self._pacer.watch(self)
-        return text
+        return self._network.dress(connection.localDescription.sdp)
 
     # Transports
 
@@ -343,9 +340,9 @@ class Peer:
             return
         self._heard_at = now
         inbound.packet(plain, now)
-        if not self._is_ticking and inbound.next_poll is not None and self._wire is not None:
-            self._is_ticking = True
-            self._pacer.add(self)
+        if not self._is_polled and self._state is PeerState.OPEN:
+            self._is_polled = True
+            self._pacer.poll(self)
 
     def _on_rtcp(self, plain: bytes | None, now: float) -> None:
         if plain is None:
@@ -367,19 +364,21 @@ class Peer:
     # Clock
 
     def on_tick(self, now: float) -> None:
-        """Every 20 ms while there is something to say, or audio to give up waiting for."""
-        inbound, outbound = self._inbound, self._outbound
-        is_needed = False
-        if outbound is not None and outbound.is_active:
+        """Every 20 ms while there is something to say."""
+        outbound = self._outbound
+        if outbound is not None:
             outbound.run(now)
-            is_needed = outbound.is_active
-        if inbound is not None and (due := inbound.next_poll) is not None:
-            if now >= due:
-                inbound.poll(now)
-            is_needed = is_needed or inbound.next_poll is not None
-        if not is_needed:
-            self._is_ticking = False
+        if outbound is None or not outbound.is_active:
             self._pacer.remove(self)
+
+    def on_poll(self, now: float) -> None:
+        """Every 40 ms while there may be something to give up waiting for."""
+        inbound = self._inbound
+        if inbound is None or inbound.next_poll is None:
+            self._is_polled = False
+            self._pacer.unpoll(self)
+        elif now >= inbound.next_poll:
+            inbound.poll(now)
 
     def on_watch(self, now: float) -> None:
         """Four times a second: timeouts and reports."""
@@ -453,6 +452,7 @@ class Peer:
             return
         self._state = PeerState.CLOSED
         self._pacer.remove(self)
+        self._pacer.unpoll(self)
         self._pacer.unwatch(self)
         self._text.off()
         wire, self._wire = self._wire, None

@@ -52,6 +52,7 @@ class Member:
         self.world = world
         self.ticks = []
         self.watches = []
+        self.polls = []
         self._then = on_tick
 
     def on_tick(self, now):
@@ -59,6 +60,9 @@ class Member:
         self.ticks.append(now)
         if self._then is not None:
             self._then(self)
+
+    def on_poll(self, now):
+        self.polls.append(now)
 
     def on_watch(self, now):
         self.watches.append(now)
@@ -186,9 +190,11 @@ def test_without_members_there_is_no_timer(world, pacer):
     member = Member(world)
     pacer.add(member)
     pacer.watch(member)
+    pacer.poll(member)
     world.run(1.0)
     pacer.remove(member)
     pacer.unwatch(member)
+    pacer.unpoll(member)
     assert world.pending == 0
     fired = world.fired
     world.run(10.0)
@@ -200,13 +206,16 @@ def test_without_members_there_is_no_timer(world, pacer):
     assert len(member.ticks) == count + 1
 
 
-def test_the_slow_round_comes_four_times_a_second(world, pacer):
+def test_polls_come_every_40_ms_and_the_slow_round_four_times_a_second(world, pacer):
     member = Member(world)
+    pacer.poll(member)
+    pacer.poll(member)
     pacer.watch(member)
     pacer.watch(member)
     world.run(10.0)
     assert len(member.watches) == pytest.approx(40, abs=1)
-    assert pacer.watched == 1
+    assert len(member.polls) == pytest.approx(250, abs=1)
+    assert pacer.watched == pacer.polled == 1
     assert pacer.members == 0
 
 
@@ -214,11 +223,13 @@ def test_a_stopped_pacer_takes_no_member_until_it_is_started_again(world, pacer)
     member = Member(world)
     pacer.add(member)
     pacer.watch(member)
+    pacer.poll(member)
     pacer.stop()
     pacer.add(member)
     pacer.watch(member)
+    pacer.poll(member)
     world.run(1.0)
-    assert member.ticks == member.watches == []
+    assert member.ticks == member.watches == member.polls == []
     pacer.start()
     pacer.add(member)
     world.run(0.1)
