@@ -5,6 +5,7 @@ Everything it says is handed to it. On a terminal it is coloured, anywhere else 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +73,22 @@ def sections(facts: Facts) -> list[Section]:
 
 def show(facts: Facts, console: Console) -> None:
     """Print the screen. Lines are never wrapped, so that commands can be copied."""
-    console.print()
-    for heading, lines in sections(facts):
-        console.print(Text(heading, style="bold"), soft_wrap=True)
-        for line in lines:
-            console.print(Text(f"  {line}", style="yellow" if heading == "Noticed" else ""), soft_wrap=True)
+    with console.capture() as captured:
         console.print()
+        for heading, lines in sections(facts):
+            console.print(Text(heading, style="bold"), soft_wrap=True)
+            for line in lines:
+                console.print(Text(f"  {line}", style="yellow" if heading == "Noticed" else ""), soft_wrap=True)
+            console.print()
+    try:
+        console.file.write(captured.get())
+        console.file.flush()
+    except BrokenPipeError:
+        # Whoever read it has gone (`| head`), which is no reason to end the server. What is still buffered
+        # goes nowhere, or it would be an error again when the process ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, console.file.fileno())
+        os.close(nowhere)
 
 
 def _engine(info: EngineInfo) -> list[str]:

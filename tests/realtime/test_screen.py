@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -73,3 +74,10 @@ def test_square_brackets_and_colour_stay_what_they_are() -> None:
     assert "[vendors.openai]" in text
     assert "\x1b" not in text
     assert "\x1b" in shown(FACTS, terminal=True)
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as file:
+        show(FACTS, Console(file=file))
