@@ -266,6 +266,7 @@ class FirstOfSpeechToText(_Engines[SpeechToText]):
         finally:
             pump.cancel()
             await asyncio.wait([pump])
+            utterance.close()
 
 
 class _Utterance:
@@ -306,11 +307,19 @@ class _Utterance:
         if self._current is not None:
             self._current.finish()
 
+    def close(self) -> None:
+        """The stream was left: whoever still reads comes to its end."""
+        self._over = True
+        while not self._results.empty():
+            self._results.get_nowait()
+        self._results.put_nowait(None)
+
     async def __aiter__(self) -> AsyncIterator[Transcript]:
-        while (result := await self._results.get()) is not None:
-            if isinstance(result, Exception):
-                raise result
+        while isinstance(result := await self._results.get(), Transcript):
             yield result
+        self._results.put_nowait(None)  # the end, for whoever reads again
+        if result is not None:
+            raise result
 
     # --- towards the engines ------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class OpenAIChat(_Engine):
                     self.info.name,
                     "/chat/completions",
                     MAX_CHAT_BYTES,
-                    json=body,
+                    body=body,
                     accept="text/event-stream",
                 )
             except Refusal as refusal:
@@ -178,7 +178,7 @@ class OpenAISpeechToText(_Engine):
         if options.language:
             form["language"] = options.language.replace("_", "-").partition("-")[0].lower()
         if options.prompt:
-            form["prompt"] = options.prompt
+            form["prompt"] = options.prompt.encode(errors="replace").decode()
         with self._vendor.failures(self.info.name):
             answer = await self._vendor.post(
                 self.info.name,
@@ -206,6 +206,8 @@ class _Utterance:
         self._samples = 0
         self._over = asyncio.Event()
         self._request: asyncio.Task[str] | None = None
+        self._told = False
+        """The final transcript was given, or the stream was left."""
 
     def push(self, pcm: Pcm) -> None:
         if self._over.is_set():
@@ -230,6 +232,7 @@ class _Utterance:
         self._pcm = []
 
     async def close(self) -> None:
+        self._told = True
         self._over.set()
         if self._request is not None:
             self._request.cancel()
@@ -239,8 +242,16 @@ class _Utterance:
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         await self._over.wait()
-        # Shielded: who gives up waiting once may ask again; the request ends with the stream.
-        text = await asyncio.shield(self._request) if self._request is not None else ""
+        if self._told:
+            return
+        text = ""
+        if self._request is not None:
+            # Not awaited itself: who gives up waiting may ask again, and leaving ends it for every reader.
+            await asyncio.wait([self._request])
+            if self._request.cancelled():
+                return
+            text = self._request.result()
+        self._told = True
         yield Transcript(text, final=True)
 
 
@@ -291,7 +302,7 @@ class OpenAITextToSpeech(_Engine):
         }
         if request.speed != 1.0:
             body["speed"] = request.speed
-        return await self._vendor.post(self.info.name, "/audio/speech", MAX_SPEECH_BYTES, json=body, accept="audio/*")
+        return await self._vendor.post(self.info.name, "/audio/speech", MAX_SPEECH_BYTES, body=body, accept="audio/*")
 
 
 def _reader(answer: Answer, *, header: bool) -> SpeechReader:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import time
@@ -148,11 +149,11 @@ class OpenAIVendor:
         limit: int,
         *,
         accept: str,
-        json: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
         form: Mapping[str, str] | None = None,
         file: tuple[str, bytes, str] | None = None,
     ) -> Answer:
-        """Posts `json`, or a `form` with a `file`; returns when the status is known to be good."""
+        """Posts `body` as JSON, or a `form` with a `file`; returns when the status is known to be good."""
         headers = self._headers() | {"Accept": accept}
         if file is not None:
             headers["Content-Type"] = "multipart/form-data"
@@ -160,7 +161,7 @@ class OpenAIVendor:
             with self.failures(engine):
                 stream = await self._ready().post(
                     path,
-                    content=orjson.dumps(json) if json is not None else None,
+                    content=_written(body) if body is not None else None,
                     body=dict(form) if form is not None else None,
                     files={"file": file} if file is not None else None,
                     options={"headers": headers},
@@ -169,7 +170,7 @@ class OpenAIVendor:
                     stream_cls=openai.AsyncStream[object],
                 )
         except (TypeError, ValueError) as error:
-            # What JSON or a header cannot carry, such as half a surrogate pair.
+            # What JSON or a header cannot carry.
             raise self._error(engine, str(error), "bad_request", retryable=False) from None
         return Answer(self, engine, stream.response, limit)
 
@@ -260,6 +261,14 @@ class OpenAIVendor:
         """The SDK reads the whole body of an error: let it be a short one."""
         if response.status_code >= 300 and isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = _Bounded(response.stream, self.timeout_s)
+
+
+def _written(body: Mapping[str, Any]) -> bytes:
+    """JSON. Half a surrogate pair, which a caller's history may hold for ever, becomes a question mark."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 
 class _Bounded(httpx2.AsyncByteStream):

@@ -84,6 +84,7 @@ class OpenAIStub:
         self.key: str | None = None
         self.tokens = ["Hello", " there", ",", " friend", "."]
         self.tool_calls: list[tuple[str, str]] = []
+        self.tool_arguments: str | None = None
         self.usage = True
         self.refuses: tuple[str, ...] = ()
         self.transcript = "what was said"
@@ -97,6 +98,10 @@ class OpenAIStub:
 
     def plan(self, path: str, plan: Plan, times: int = 1) -> None:
         self._plans.setdefault(path, []).extend([plan] * times)
+
+    def answers_with_tools_when_asked(self, arguments: str) -> None:
+        """From now on a request that names a tool in `tool_choice` gets a call of it."""
+        self.tool_arguments = arguments
 
     def requests(self, path: str) -> list[Record]:
         return [record for record in self.journal if record.path == path]
@@ -170,8 +175,11 @@ class OpenAIStub:
             return {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
 
         yield event({"role": "assistant", "content": ""})
-        if self.tool_calls and body.get("tool_choice") != "none":
-            for index, (name, arguments) in enumerate(self.tool_calls):
+        calls, choice = self.tool_calls, body.get("tool_choice")
+        if self.tool_arguments is not None and isinstance(choice, dict):
+            calls = [(choice["function"]["name"], self.tool_arguments)]
+        if calls and choice != "none":
+            for index, (name, arguments) in enumerate(calls):
                 head = {"index": index, "id": f"call_{index}", "type": "function"}
                 yield event({"tool_calls": [{**head, "function": {"name": name, "arguments": ""}}]})
                 for at in range(0, len(arguments), 5):

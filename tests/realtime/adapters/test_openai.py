@@ -27,10 +27,11 @@ from realtime.adapters.base import (
     Usage,
 )
 from realtime.adapters.catalogue import Catalogue
-from realtime.adapters.failover import AllFailed
+from realtime.adapters.failover import AllFailed, FirstOfChat, FirstOfSpeechToText, FirstOfTextToSpeech
 from realtime.adapters.openai import MAX_UTTERANCE_S, OpenAIChat, OpenAISpeechToText, OpenAITextToSpeech
 from realtime.adapters.openai_vendor import OpenAIVendor
 from realtime.settings import AgentSettings, Settings, VendorSettings
+from tests.realtime.adapters import conformance
 from tests.vendors.openai_stub import CHAT, MODELS, SPEECH, TRANSCRIPTIONS, OpenAIStub, Plan
 
 KEY = "sk-very-secret-0123456789"
@@ -339,11 +340,13 @@ async def test_an_error_body_without_end_is_cut(stub: OpenAIStub, vendor: OpenAI
     assert len(str(caught.value)) < 400
 
 
-async def test_what_json_cannot_carry_is_a_bad_request(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
+async def test_what_json_cannot_carry(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
     with pytest.raises(EngineError) as caught:
-        await chat(vendor, ChatRequest([Message("user", "half a pair: \ud800")]))
+        await chat(vendor, ChatRequest(HELLO.messages, [Tool("a", parameters={"x": object()})]))
     assert caught.value.code == "bad_request"
     assert stub.journal == []
+    await chat(vendor, ChatRequest([Message("user", "half a pair: \ud800, é")]))
+    assert stub.requests(CHAT)[0].body["messages"][0]["content"] == "half a pair: ?, é"
 
 
 # --- the client ---------------------------------------------------------------------------------
@@ -488,6 +491,34 @@ async def test_leaving_speech_closes_the_connection(stub: OpenAIStub, vendor: Op
 async def test_nothing_to_say_is_not_sent(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
     assert await speak(vendor, SpeechRequest("  …")) == []
     assert stub.journal == []
+
+
+# --- the contract of every engine ---------------------------------------------------------------
+
+
+@pytest.fixture(params=["alone", "first of"])
+def alone(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "alone")
+
+
+async def test_the_recogniser_keeps_the_contract(stub: OpenAIStub, vendor: OpenAIVendor, alone: bool) -> None:
+    engine = OpenAISpeechToText(vendor, "m")
+    await conformance.check_speech_to_text(
+        engine if alone else FirstOfSpeechToText([engine]), np.ones(RATE_IN, np.int16)
+    )
+    await conformance.check_recognition_bounded(engine if alone else FirstOfSpeechToText([engine]), MAX_UTTERANCE_S)
+
+
+async def test_the_chat_model_keeps_the_contract(stub: OpenAIStub, vendor: OpenAIVendor, alone: bool) -> None:
+    engine = OpenAIChat(vendor, "m")
+    stub.answers_with_tools_when_asked('{"location": "London"}')
+    await conformance.check_chat_model(engine if alone else FirstOfChat([engine]))
+
+
+async def test_the_voice_keeps_the_contract(stub: OpenAIStub, vendor: OpenAIVendor, alone: bool) -> None:
+    engine = OpenAITextToSpeech(vendor, "m")
+    stub.speech_ms = 2000
+    await conformance.check_text_to_speech(engine if alone else FirstOfTextToSpeech([engine]))
 
 
 # --- by way of the settings ---------------------------------------------------------------------
