@@ -102,14 +102,14 @@ class Conversation:
             raise RuntimeError(f"the server waits for {silence} ms of silence, not {SILENCE_MS}")
 
     async def turn(self) -> None:
-        """Speak into the quiet, measure, and have the answer stopped by events."""
+        """Speak into the quiet, measure, and have the answer stopped by an event."""
         await asyncio.sleep(PAUSE_S)
         index = len(self._arrivals.answers)
         spoken = self._call.say(next(self._utterances), time.monotonic() + 0.15)
         answer = await self._answer_to(spoken, index, self._results.voice_to_voice)
         if answer is not None:
+            # By then the instant response is complete; only its sound is still going on.
             await asyncio.sleep(0.1)
-            self._call.send({"type": "response.cancel"})
             self._call.send({"type": "output_audio_buffer.clear"})
             await self._arrivals.finished(answer, ANSWER_S + 1)
 
@@ -132,6 +132,16 @@ class Conversation:
         else:
             self._fail(f"an answer stopped after {answer.last_at - answer.first_at:.2f} s and was not reported cut")
         return await self._answer_to(spoken, index, self._results.after_barge_in)
+
+    async def whole_answer(self) -> None:
+        """Hear one answer to its end: the classes of barge-in rest on its length. Raises `RuntimeError`."""
+        answer = await self.opening()
+        if answer is None:
+            raise RuntimeError("no answer to measure the length of")
+        await self._arrivals.finished(answer, 3 * ANSWER_S)
+        seconds = answer.last_at - answer.first_at + FRAME_S
+        if abs(seconds - ANSWER_S) > OFF_GRID_S:
+            raise RuntimeError(f"an instant answer lasts {seconds:.2f} s, not {ANSWER_S:g} s")
 
     async def opening(self) -> Answer | None:
         """An answer to be talked over."""
@@ -170,6 +180,8 @@ async def _converse(caller: Caller, plan: Plan, results: Results, say: Callable[
         for number in range(plan.turns):
             say(f"turn {number + 1} of {plan.turns}")
             await conversation.turn()
+        if plan.barge_ins:
+            await conversation.whole_answer()
         kinds = [kind for kind in CLASSES for _ in range(plan.barge_ins)]
         moments = random.Random(SEED)
         moments.shuffle(kinds)

@@ -297,9 +297,9 @@ class Caller:
             await call.accept(response.text)
             yield call
         finally:
-            await call.close()
             if location:
                 await self._http.delete(location, headers={"Authorization": f"Bearer {token}"})
+            await call.close()
 
     async def _token(self, wish: Json) -> str:
         headers = {"Authorization": f"Bearer {self._key}"}
