@@ -78,6 +78,7 @@ class InstantStream:
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         await self._over.wait()
         if self._finished and not self._closed:
+            self._closed = True
             yield Transcript(HEARD, final=True)
 
 

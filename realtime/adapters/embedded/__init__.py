@@ -1,0 +1,1 @@
+"""Engines that need no network: recogniser, voice and demo chat. Importing this imports no engine."""

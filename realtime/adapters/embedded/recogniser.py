@@ -305,6 +305,7 @@ class NoticeStream:
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         await self._over.wait()
         if self._finished and not self._closed:
+            self._closed = True
             seconds = self._samples / RATE_IN
             text = f"[{seconds:.1f} seconds of speech; no recogniser is installed: {_INSTALL}]"
             yield Transcript(text, final=True, spoken=False)

@@ -11,7 +11,8 @@ JOKES: Final = (
 
 SHORT_STORY: Final = (
     "A lamp at the harbour once asked the moon why it never went out. I do go out, said the moon, but you are "
-    "asleep by then. After that the lamp stayed lit until morning, and the two of them have kept each other company ever since."
+    "asleep by then. After that the lamp stayed lit until morning, and the two of them have kept each other company "
+    "ever since."
 )
 
 LONG_STORY: Final = (

@@ -19,9 +19,9 @@ _DEPTH: Final = 4
 _EMPTY_WORDS: Final = frozenset(
     re.findall(
         r"\w+",
-        "a an and any are as at be by call can current do does fetch find for from function get give given has have i if in "
-        "into is it its look me my of on or please return returns set show tell that the their them then this to tool use "
-        "used user what when where which who with you your",
+        "a an and any are as at be by call can current do does fetch find for from function get give given has have i "
+        "if in into is it its look me my of on or please return returns set show tell that the their them then this to "
+        "tool use used user what when where which who with you your",
     )
 )
 _UP_TO_TWENTY: Final = (
