@@ -172,7 +172,7 @@ class RecogniserStream:
             self._backlog.append(data)
             if self._task is None:
                 self._task = asyncio.create_task(self._recognise())
-        elif not self._worker_stream.send(data) and not self._outcome:
+        elif not self._worker_stream.send(data) and not self._worker_stream.over:
             raise self._overflow()
 
     def finish(self) -> None:

@@ -80,6 +80,11 @@ class WorkerStream:
         self._unread = 0
         self._owed = 0
 
+    @property
+    def over(self) -> bool:
+        """Ended, failed or closed; items may still wait to be received."""
+        return self._ended
+
     def send(self, data: bytes) -> bool:
         """Data for the engine. False: the worker is too far behind, or the stream is over; it was dropped."""
         if self._ended or self._unread + len(data) > self._worker.limits.unread_bytes:

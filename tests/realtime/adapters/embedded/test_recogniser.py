@@ -1,7 +1,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import wave
 from collections.abc import AsyncIterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from media.audio import Pcm
 from realtime.adapters.base import EngineError, SttOptions, Transcript
@@ -22,6 +22,7 @@ CLIPS = {
     "synth_flite_slt_how_are_you.wav": "hello how are you today",
     "synth_flite_rms_weather_london.wav": "what is the weather like in london tomorrow",
 }
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 needs_pocketsphinx = pytest.mark.skipif(not module.installed(), reason="pocketsphinx is not installed (extra local)")
 
 
@@ -37,7 +38,7 @@ def silence(ms: int) -> Pcm:
     return np.zeros(16 * ms, np.int16)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def recogniser() -> AsyncIterator[Recogniser]:
     engine = Recogniser(RecogniserLimits(decoders=1, waiting=2, waiting_seconds=20))
     await engine.start()
@@ -62,8 +63,8 @@ async def test_it_understands_the_synthetic_clips_padded_or_not(recogniser: Reco
         speech = clip(name)
         assert await final(recogniser, speech) == text
         assert await final(recogniser, np.concatenate([silence(300), speech, silence(500)])) == text
-        # A quiet line, 15 dB down.
-        assert await final(recogniser, (speech * 0.18).astype(np.int16)) == text
+    # A quiet line, 15 dB down.
+    assert await final(recogniser, (speech * 0.18).astype(np.int16)) == text
 
 
 @needs_pocketsphinx
@@ -194,7 +195,8 @@ async def test_without_a_recogniser_no_transcript_is_invented() -> None:
     await conformance.check_speech_to_text(engine, silence(1000))
     assert await transcribe(engine, silence(2340)) == [
         Transcript(
-            "[2.3 seconds of speech; no recogniser is installed: pip install 'infrai-realtime[local]', or set [live] stt]",
+            "[2.3 seconds of speech; no recogniser is installed: "
+            "pip install 'infrai-realtime[local]', or set [live] stt]",
             final=True,
             spoken=False,
         )
@@ -206,12 +208,15 @@ async def test_without_the_extra_the_notice_is_what_one_gets(monkeypatch: pytest
     assert isinstance(module.recogniser(), NoRecogniser)
 
 
-def test_importing_the_engines_imports_no_library() -> None:
+async def test_importing_the_engines_imports_no_library() -> None:
     program = (
         "import sys, realtime.adapters.embedded.recogniser, realtime.adapters.embedded.voice\n"
         "import realtime.adapters.embedded.worker_main\n"
         "print([name for name in ('pocketsphinx', 'espeakng_loader', 'av', 'fastapi') if name in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.strip() == "[]"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    printed, _ = await process.communicate()
+    assert printed.strip() == b"[]"

@@ -80,14 +80,15 @@ async def test_an_unknown_voice_is_an_error_that_names_the_known(engine: TextToS
 
 @needs_espeak
 async def test_other_languages_are_spoken_and_nonsense_is_english(espeak: EmbeddedVoice) -> None:
-    async def say(language: str | None) -> bytes:
-        return sound(await speak(espeak, SpeechRequest("guten tag eins zwei drei", language=language))).tobytes()
+    async def ms(language: str | None) -> int:
+        # espeak's noise generator runs on, so that no two sounds are equal; their lengths are.
+        return len(sound(await speak(espeak, SpeechRequest("1234567 und Schluss", language=language)))) // 24
 
-    english = await say(None)
-    assert await say("de") != english
-    assert await say("de_DE") == await say("de")
+    english, german = await ms(None), await ms("de")
+    assert abs(german - english) > 300
+    assert abs(await ms("de_DE") - german) < 50
     for nonsense in ("xx", "../../etc/passwd", "de+klatt", "en", "x" * 5000, "\0"):
-        assert await say(nonsense) == english
+        assert abs(await ms(nonsense) - english) < 50
 
 
 @needs_espeak
