@@ -44,6 +44,8 @@ class PlayoutEventKind(Enum):
     """The first frame of the utterance was handed out."""
     LOW = "low"
     """Less than `low_ms` is left and the utterance is not finished: more may be pushed."""
+    CUT = "cut"
+    """The fade that ends a cut utterance was handed out; nothing of it follows."""
     DONE = "done"
     """The utterance was finished and its last sample was handed out."""
 
@@ -137,7 +139,7 @@ class Playout:
         self._newest: int | None = None
         """The highest generation ever opened or closed; a lower one that is not open is over."""
         self._ended: OrderedDict[int, float] = OrderedDict()
-        self._fade: Pcm | None = None
+        self._fade: tuple[Pcm, Heard] | None = None
         self._sounding = False
         """The last frame handed out was of the utterance first in line."""
 
@@ -150,6 +152,11 @@ class Playout:
     def buffered_ms(self) -> float:
         """Of all utterances together, not handed out yet."""
         return self._buffered / _SAMPLES_PER_MS
+
+    @property
+    def fading(self) -> bool:
+        """The last thing cut was sounding: its fade is still to be handed out, and CUT to be told."""
+        return self._fade is not None
 
     @property
     def idle(self) -> bool:
@@ -199,7 +206,9 @@ class Playout:
         """
         heard = []
         if self._queue and self._sounding:
-            self._fade = _faded(self._queue[0])
+            faded = _faded(self._queue[0])
+            cut = Heard(self._queue[0].generation, self._queue[0].heard_ms)
+            self._fade = None if faded is None else (faded, cut)
         for utterance in self._queue:
             heard.append(Heard(utterance.generation, utterance.heard_ms))
             self._remember(utterance)
@@ -220,7 +229,8 @@ class Playout:
         """The next 20 ms (480 samples) or None when there is nothing to say; events since the last call."""
         events: list[PlayoutEvent] = []
         if self._fade is not None:
-            frame, self._fade = self._fade, None
+            (frame, cut), self._fade = self._fade, None
+            events.append(PlayoutEvent(PlayoutEventKind.CUT, cut.generation, cut.heard_ms, now))
             return frame, events
         while self._queue:
             first = self._queue[0]

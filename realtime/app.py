@@ -25,13 +25,12 @@ from realtime.local import open_store
 from realtime.noticed import is_loopback
 from realtime.observe.metrics import Metrics
 from realtime.observe.routes import health_routes
-from realtime.settings import IceServer as IceServerSettings
 from realtime.settings import Settings, data_folder
 from realtime.store.base import Store
 from signaling.calls import CallRoutes, calls_routes
 from token_service.api_keys import ApiKeys
 from token_service.auth import Authenticator
-from token_service.ice import IceConfig, IceServer
+from token_service.ice import IceConfig
 from token_service.keys import SigningKeys
 from token_service.minting import Minter, MintLimits, load_session
 from token_service.routes import token_routes
@@ -48,11 +47,29 @@ class Services:
     settings: Settings
     store: Store
     api_keys: ApiKeys
+    used_tokens: UsedTokens
+    authenticator: Authenticator
+    minter: Minter
+    ice: IceConfig
     catalogue: Catalogue
+    policy: Policy
     vad: Vad
     metrics: Metrics
     sessions: Sessions
     pacer: Pacer
+    network: Network
+
+    def new_peer(self) -> Peer:
+        limits = self.settings.limits
+        return Peer(
+            network=self.network,
+            pacer=self.pacer,
+            connect_seconds=limits.connect_seconds,
+            inactivity_seconds=limits.inactivity_seconds,
+        )
+
+    def ice_for(self, claims: Claims) -> Sequence[Mapping[str, Any]]:
+        return self.ice.for_session(claims.session_id, self.settings.token.ttl_seconds, claims.issued_at)
 
 
 def create_app(settings: Settings, *, engines: Literal["instant"] | None = None) -> FastAPI:
@@ -63,71 +80,63 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
     `StoreError` or `KeyFileError` when the data folder cannot be used.
     """
     aiortc_private.check()
+    services = _services(settings, engines)
+    app = FastAPI(title="infrai-realtime", version=VERSION, lifespan=partial(_lifespan, services))
+    app.state.services = services
+    problems.install(app)
+    handlers = CallRoutes(
+        calls=services.sessions,
+        callers=services.authenticator,
+        used_tokens=services.used_tokens,
+        new_peer=services.new_peer,
+        load_session=partial(load_session, services.store),
+        ice_servers=services.ice_for,
+        allow_loopback=is_loopback(settings.server.host),
+        known_model=services.policy.known_model,
+    )
+    app.include_router(token_routes(services.authenticator, services.minter))
+    app.include_router(calls_routes(handlers))
+    app.include_router(session_routes(services.sessions, services.authenticator, services.used_tokens))
+    app.include_router(health_routes(services.sessions, services.catalogue, services.pacer, services.metrics, VERSION))
+    return app
+
+
+def _services(settings: Settings, engines: Literal["instant"] | None) -> Services:
     folder = data_folder(settings)
     store = open_store(folder)
     catalogue = Catalogue(settings, override=engines)
     policy = Policy(settings, catalogue)
-    metrics = Metrics()
-    vad = Vad()
-    sessions = Sessions(settings, catalogue, policy, vad, metrics, store)
-    pacer = Pacer()
-    api_keys = ApiKeys(store)
-    services = Services(settings, store, api_keys, catalogue, vad, metrics, sessions, pacer)
-
-    app = FastAPI(title="infrai-realtime", version=VERSION, lifespan=partial(_lifespan, services))
-    app.state.services = services
-    problems.install(app)
-
+    vad, metrics = Vad(), Metrics()
     tokens = Tokens(SigningKeys.load_or_create(folder), settings.token.issuer, settings.token.audience)
-    used_tokens = UsedTokens(store)
-    authenticator = Authenticator(tokens, api_keys, used_tokens)
-    ice = IceConfig(
-        servers=[_ice_server(server) for server in settings.ice.servers],
-        turn_urls=settings.ice.turn_urls,
-        turn_secret=settings.ice.turn_secret.get_secret_value() if settings.ice.turn_secret else None,
-    )
-    minter = Minter(
-        tokens,
-        store,
-        policy,
-        ice=ice,
-        limits=MintLimits(per_key=settings.limits.tokens_per_minute),
-        default_ttl_seconds=settings.token.ttl_seconds,
-    )
-    local = is_loopback(settings.server.host)
-    network = Network(
-        interfaces=settings.network.interfaces,
-        udp_ports=settings.network.udp_ports,
-        public_address=settings.network.public_address,
-        include_loopback=local,
-    )
-
-    def new_peer() -> Peer:
-        return Peer(
-            network=network,
-            pacer=pacer,
-            connect_seconds=settings.limits.connect_seconds,
-            inactivity_seconds=settings.limits.inactivity_seconds,
-        )
-
-    def ice_for(claims: Claims) -> Sequence[Mapping[str, Any]]:
-        return ice.for_session(claims.session_id, settings.token.ttl_seconds, claims.issued_at)
-
-    handlers = CallRoutes(
-        calls=sessions,
-        callers=authenticator,
+    api_keys, used_tokens, ice = ApiKeys(store), UsedTokens(store), settings.ice.config()
+    return Services(
+        settings=settings,
+        store=store,
+        api_keys=api_keys,
         used_tokens=used_tokens,
-        new_peer=new_peer,
-        load_session=partial(load_session, store),
-        ice_servers=ice_for,
-        allow_loopback=local,
-        known_model=policy.known_model,
+        authenticator=Authenticator(tokens, api_keys, used_tokens),
+        minter=Minter(
+            tokens,
+            store,
+            policy,
+            ice=ice,
+            limits=MintLimits(per_key=settings.limits.tokens_per_minute),
+            default_ttl_seconds=settings.token.ttl_seconds,
+        ),
+        ice=ice,
+        catalogue=catalogue,
+        policy=policy,
+        vad=vad,
+        metrics=metrics,
+        sessions=Sessions(settings, catalogue, policy, vad, metrics, store),
+        pacer=Pacer(),
+        network=Network(
+            interfaces=settings.network.interfaces,
+            udp_ports=settings.network.udp_ports,
+            public_address=settings.network.public_address,
+            include_loopback=is_loopback(settings.server.host),
+        ),
     )
-    app.include_router(token_routes(authenticator, minter))
-    app.include_router(calls_routes(handlers))
-    app.include_router(session_routes(sessions, authenticator, used_tokens))
-    app.include_router(health_routes(sessions, catalogue, pacer, metrics, VERSION))
-    return app
 
 
 @asynccontextmanager
@@ -137,6 +146,7 @@ async def _lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
     services.vad.load()
     services.pacer.start()
     await services.catalogue.start()
+    await _warm_up(services)
     try:
         yield
     finally:
@@ -146,6 +156,8 @@ async def _lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
         await services.store.close()
 
 
-def _ice_server(server: IceServerSettings) -> IceServer:
-    credential = server.credential.get_secret_value() if server.credential else None
-    return IceServer(server.urls, server.username, credential)
+async def _warm_up(services: Services) -> None:
+    """What the first peer of a process costs once (imports, OpenSSL) is not left to the first caller."""
+    peer = services.new_peer()
+    await peer.offer()
+    await peer.close("warm_up")

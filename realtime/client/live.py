@@ -8,6 +8,7 @@ application is bounded; an application that does not read loses the oldest audio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -72,18 +73,16 @@ async def connect(
         except NegotiationError as error:
             raise ConnectError(f"the server's answer cannot be used: {error.message}") from error
         finally:
+            if location is not None and call.closed is None:
+                await _hang_up(http, token, location)
             await peer.close("hangup")
             pacer.stop()
-            if location is not None:
-                await _hang_up(http, token, location)
 
 
 async def _hang_up(http: Http, token: str, location: str) -> None:
-    """The server has usually noticed by itself; saying so spares it the doubt."""
-    try:
+    """Say so, and then leave: the server need not wonder why the packets stopped."""
+    with contextlib.suppress(ApiError, ConnectError):
         await http.hang_up(token, location)
-    except (ApiError, ConnectError):
-        return
 
 
 class LiveCall:

@@ -58,6 +58,9 @@ class CutPlayout(Protocol):
 
     def heard_ms(self, generation: int) -> float: ...
 
+    @property
+    def fading(self) -> bool: ...
+
 
 @dataclass(slots=True)
 class _Utterance:
@@ -95,6 +98,8 @@ class Conversation:
         self._response: Response | None = None
         self._sounding: dict[int, Response] = {}
         """Responses with audio that has not all been heard, by generation."""
+        self._fading: tuple[Response, float] | None = None
+        """A response whose end is just leaving, and when it was cut."""
         self._generation = 0
         self._answer_waits = False
         self._unheard = ""
@@ -148,10 +153,10 @@ class Conversation:
         ]
         turn_detection = self.config.turn_detection
         if turn_detection is not None and turn_detection.interrupt_response:
-            effects += self._interrupt((now - event.onset_at) * 1000)
+            effects += self._interrupt(event.onset_at, now)
         return effects
 
-    def _interrupt(self, after_ms: float) -> list[Effect]:
+    def _interrupt(self, onset_at: float, now: float) -> list[Effect]:
         """The caller speaks over the bot: cut it, and note what is owed if that was a false start."""
         target = self._response or next(reversed(self._sounding.values()), None)
         if target is None:
@@ -161,8 +166,8 @@ class Conversation:
             self._turns.answer_lost()
         whole = (target.part.text or "") if target.part else ""
         if target.generation in self._sounding:
-            target.turn.barge_in_ms = after_ms
-        effects = self._cut("turn_detected")
+            target.turn.barge_in_ms = (now - onset_at) * 1000
+        effects = self._cut("turn_detected", now)
         heard = (target.part.text or "") if target.part else ""
         unheard = whole[len(heard) :].strip()
         if not heard and target.purpose is Purpose.ANSWER:
@@ -358,14 +363,14 @@ class Conversation:
     ) -> list[Effect]:
         self._response = None
         effects = response.close(status, reason=reason, error=error)
-        if response.generation not in self._sounding:
+        if response.generation not in self._sounding and not self._is_fading(response):
             effects.append(Record(response.turn))
         if self._answer_waits and status != "cancelled":
             self._answer_waits = False
             effects += self._answer()
         return effects
 
-    def _cut(self, reason: str) -> list[Effect]:
+    def _cut(self, reason: str, now: float) -> list[Effect]:
         """Silence, now: streams closed, playout cut, every item left with what was heard of it."""
         effects: list[Effect] = []
         active = self._response
@@ -373,19 +378,24 @@ class Conversation:
             effects.append(Stop(active.generation))
         heard = {entry.generation: entry.heard_ms for entry in self._playout.cut(self._generation)}
         sounding, self._sounding = self._sounding, {}
+        if sounding and self._playout.fading:
+            self._fading = next(iter(sounding.values())), now
         truncated: list[Effect] = []
         for generation, response in sounding.items():
             if response.turn.first_packet_at is not None:
                 cleared = wire.OutputBufferEvent(type="output_audio_buffer.cleared", response_id=response.id)
                 effects.append(Send(cleared))
             truncated += self._truncate(response, heard.get(generation, self._playout.heard_ms(generation)))
-            if response is not active:
+            if response is not active and not self._is_fading(response):
                 truncated.append(Record(response.turn))
         if active is not None:
             if active.generation not in sounding:
                 truncated += self._truncate(active, 0.0)
             effects += self._close(active, "cancelled", reason=reason)
         return effects + truncated
+
+    def _is_fading(self, response: Response) -> bool:
+        return self._fading is not None and self._fading[0] is response
 
     def _truncate(self, response: Response, heard_ms: float) -> list[Effect]:
         part, message = response.part, response.message
@@ -399,6 +409,11 @@ class Conversation:
         return [Send(wire.ItemTruncated(item_id=message.id, content_index=0, audio_end_ms=round(part.audio_ms)))]
 
     def _played(self, event: PlayoutEvent) -> list[Effect]:
+        if event.kind is PlayoutEventKind.CUT and self._fading is not None:
+            (cut, cut_at), self._fading = self._fading, None
+            if cut.turn.barge_in_ms is not None:
+                cut.turn.barge_in_ms += (event.at - cut_at) * 1000
+            return [Record(cut.turn)]
         response = self._sounding.get(event.generation)
         if response is None:
             return []
@@ -418,14 +433,14 @@ class Conversation:
         if isinstance(event, WireError):
             return [_refusal(event)]
         try:
-            return self._obey(event)
+            return self._obey(event, now)
         except WireError as error:
             error.event_id = error.event_id or event.event_id
             return [_refusal(error)]
         except HistoryError as error:
             return [_refusal(WireError(str(error), code=error.code, param=error.param, event_id=event.event_id))]
 
-    def _obey(self, event: wire.AnyClientEvent) -> list[Effect]:
+    def _obey(self, event: wire.AnyClientEvent, now: float) -> list[Effect]:
         match event:
             case wire.SessionUpdate():
                 self.config.update(event.session, event.event_id)
@@ -436,7 +451,7 @@ class Conversation:
             case wire.ItemRetrieve():
                 return [Send(wire.ItemRetrieved(item=self.history.require(event.item_id).to_wire()))]
             case wire.ItemTruncate():
-                return self._truncate_item(event)
+                return self._truncate_item(event, now)
             case wire.ItemDelete():
                 if self.history.require(event.item_id).status is ItemStatus.IN_PROGRESS:
                     raise WireError("The item is still being made.", code="item_in_progress", param="item_id")
@@ -447,7 +462,7 @@ class Conversation:
             case wire.ResponseCancel():
                 return self._cancel_response(event)
             case wire.OutputAudioBufferClear():
-                return self._cut("client_cancelled")
+                return self._cut("client_cancelled", now)
             case _:
                 raise WireError(f"{event.type} does not apply to this call.", code="unsupported_event", param="type")
 
@@ -460,7 +475,7 @@ class Conversation:
             Send(wire.ItemDone(item=wired, previous_item_id=previous)),
         ]
 
-    def _truncate_item(self, event: wire.ItemTruncate) -> list[Effect]:
+    def _truncate_item(self, event: wire.ItemTruncate, now: float) -> list[Effect]:
         item = self.history.require(event.item_id)
         if item.role != "assistant" or not item.parts or item.parts[0].kind != "output_audio":
             raise WireError("Only an assistant's audio can be truncated.", code="invalid_value", param="item_id")
@@ -468,7 +483,7 @@ class Conversation:
             raise WireError("There is no such content part.", code="invalid_value", param="content_index")
         part = item.parts[event.content_index]
         sounding = next((response for response in self._sounding.values() if response.message is item), None)
-        effects = self._cut("client_cancelled") if sounding else []
+        effects = self._cut("client_cancelled", now) if sounding else []
         part.cut(event.audio_end_ms)  # clamped rather than refused: clients overshoot by a frame
         truncated = wire.ItemTruncated(
             item_id=item.id, content_index=event.content_index, audio_end_ms=round(part.audio_ms)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from media.audio import RATE_IN, Pcm
@@ -20,7 +20,7 @@ from media.endpoint import EndpointSettings, SpeechEvent, SpeechStarted
 from media.leg import Leg
 from media.playout import PlayoutEvent, PlayoutEventKind
 from media.vad import Vad
-from realtime.adapters.base import EngineError, SpeechRequest, SttOptions, TranscriptStream
+from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, SttOptions, TextDelta, TranscriptStream
 from realtime.adapters.catalogue import Engines
 from realtime.live import wire
 from realtime.live.config import SessionConfig
@@ -57,6 +57,9 @@ AHEAD_MS = 10_000.0
 
 MAX_EARS = 4
 """Utterances that may wait for their transcripts at once."""
+
+MAX_DELTA = 1000
+"""Characters of chat text handled in one go, some 3 ms."""
 
 LOOKBACK_SLACK_MS = 600
 """Kept beside the prefix padding: how late the detector may notice speech."""
@@ -155,8 +158,10 @@ class Session:
         try:
             ear.push(pcm)
         except EngineError as error:
-            self._drop_ear(ear.item_id)
-            self._tell(TranscriptFailed(ear.item_id, error.code, str(error)))
+            # Too long for this recogniser: the words so far are worth more than none.
+            log.info("session=%s hears no more of %s: %s", self.id, ear.item_id, error)
+            self._ears.pop(ear.item_id, None)
+            ear.finish()
 
     def on_text(self, text: str) -> None:
         try:
@@ -277,12 +282,6 @@ class Session:
         self._ears[effect.item_id] = ear
         self._run(("ear", effect.item_id), self._transcribe(ear))
 
-    def _drop_ear(self, item_id: str) -> None:
-        self._ears.pop(item_id, None)
-        task = self._tasks.get(("ear", item_id))
-        if task is not None:
-            task.cancel()
-
     async def _transcribe(self, ear: _Ear) -> None:
         options = SttOptions(self.config.language, self.config.transcription_prompt, self.id)
         final = False
@@ -307,7 +306,9 @@ class Session:
         try:
             async with self._engines.chat.stream(effect.request) as deltas:
                 async for delta in deltas:
-                    self._tell(ChatProduced(effect.generation, delta))
+                    for piece in _pieces(delta):
+                        self._tell(ChatProduced(effect.generation, piece))
+                        await asyncio.sleep(0)
         except Exception as error:
             code, message = _blame(error, "the chat model")
             self._metrics.engine_failed("chat", code)
@@ -368,6 +369,15 @@ class Session:
             for item in self.conversation.history
             if item.type == "message" and item.role is not None and item.text
         ]
+
+
+def _pieces(delta: ChatDelta) -> Iterator[ChatDelta]:
+    """A vendor that sends its whole answer at once must not hold up the loop while it is cut into clauses."""
+    if isinstance(delta, TextDelta) and len(delta.text) > MAX_DELTA:
+        for start in range(0, len(delta.text), MAX_DELTA):
+            yield TextDelta(delta.text[start : start + MAX_DELTA])
+    else:
+        yield delta
 
 
 def _blame(error: Exception, what: str) -> tuple[str, str]:

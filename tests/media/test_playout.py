@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from media.playout import Heard, Playout, PlayoutEvent, PlayoutEventKind, PlayoutFull
 
-STARTED, LOW, DONE = PlayoutEventKind.STARTED, PlayoutEventKind.LOW, PlayoutEventKind.DONE
+STARTED, LOW, CUT, DONE = PlayoutEventKind
 
 
 def ramp(count, start=1):
@@ -177,9 +177,12 @@ class TestCut:
         playout = Playout()
         playout.push(1, level(20_000, 480 * 5))
         playout.next_frame(0)
+        assert not playout.fading
         playout.cut()
-        frame, events = playout.next_frame(0)
-        assert events == []
+        assert playout.fading
+        frame, events = playout.next_frame(3.0)
+        assert not playout.fading
+        assert events == [PlayoutEvent(CUT, 1, 20.0, 3.0)]
         assert frame.shape == (480,)
         assert not frame[240:].any()
         fade = frame[:240].astype(int)
@@ -266,7 +269,7 @@ class TestCut:
             playout.finish(generation)
         frames, events = drain(playout)
         assert len(frames) == 1
-        assert events == []
+        assert kinds(events) == [(CUT, 3)]
 
     def test_speech_on_its_way_can_be_cut_before_it_came(self):
         playout = Playout()
