@@ -31,6 +31,8 @@ class Abilities:
     dtmf: bool = False
     marks: bool = False
     transfer: bool = False
+    plays: bool = True
+    """False: the other side's own program plays what it is given, as fast as it is made, and says what was heard."""
 
 
 class LegListener(Protocol):

@@ -327,8 +327,8 @@ class Session:
             while isinstance(order := await queue.get(), Speak):
                 await self._speak_clause(order)
             self.leg.playout.finish(generation)
+            self._tell(SpeechFinished(generation))  # first: an empty playout may end within wake()
             self.leg.wake()
-            self._tell(SpeechFinished(generation))
         except Exception as error:
             code, message = _blame(error, "text-to-speech")
             self._metrics.engine_failed("tts", code)

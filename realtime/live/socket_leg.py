@@ -1,0 +1,246 @@
+"""A leg over a WebSocket: the caller's audio comes in events, ours goes out in events, nothing is paced.
+
+The other side plays what it gets, as with OpenAI: everything pushed counts as delivered, and what was
+really heard the client says itself, by `conversation.item.truncate`. Writing is bounded: a client that
+does not read is hung up on with reason `slow_reader`, and never makes the server hold its audio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+import numpy as np
+
+from media import g711
+from media.audio import RATE_IN, RATE_OUT, Pcm
+from media.leg import Abilities, LegListener
+from media.playout import Heard, Playout, PlayoutEvent, PlayoutEventKind
+from media.resample import Resampler
+
+MAX_UNSENT_BYTES = 16 << 20
+"""Text waiting for a client that does not read: about four minutes of speech in base64."""
+
+SLICE = RATE_IN // 5
+"""Samples handed on in one turn of the loop: 200 ms of audio, about 2 ms of work."""
+
+
+class AudioFormat(Enum):
+    PCM = "audio/pcm"
+    PCMU = "audio/pcmu"
+    PCMA = "audio/pcma"
+
+    @property
+    def rate(self) -> int:
+        return RATE_OUT if self is AudioFormat.PCM else 8000
+
+
+class AudioError(ValueError):
+    """Audio that is not base64, or not whole samples."""
+
+
+class Delivery(Playout):
+    """The playout of a client that plays for itself: what is pushed has been delivered."""
+
+    def __init__(self, on_event: Callable[[PlayoutEvent], None]) -> None:
+        super().__init__()
+        self._tell = on_event
+        self._delivered: dict[int, float] = {}
+        self._over = 0
+        """Generations up to this one are closed."""
+        self._pending: deque[PlayoutEvent] = deque()
+
+    @property
+    def speaking(self) -> int | None:
+        return next(iter(self._delivered), None)
+
+    @property
+    def idle(self) -> bool:
+        return not self._pending
+
+    def push(self, generation: int, pcm: Pcm) -> bool:
+        if generation <= self._over:
+            return False
+        if generation not in self._delivered:
+            self._delivered[generation] = 0.0
+            self._note(PlayoutEventKind.STARTED, generation)
+        self._delivered[generation] += len(pcm) * 1000 / RATE_OUT
+        return True
+
+    def finish(self, generation: int) -> None:
+        if generation > self._over:
+            self._note(PlayoutEventKind.DONE, generation)
+            self._delivered.pop(generation, None)
+            self._over = generation
+
+    def cut(self, through: int | None = None) -> list[Heard]:
+        heard = [Heard(generation, ms) for generation, ms in self._delivered.items()]
+        self._over = max([self._over, through or 0, *self._delivered])
+        self._delivered.clear()
+        self._pending.clear()
+        return heard
+
+    def heard_ms(self, generation: int) -> float:
+        return self._delivered.get(generation, 0.0)
+
+    def next_frame(self, now: float) -> tuple[Pcm | None, list[PlayoutEvent]]:
+        return None, []
+
+    def _note(self, kind: PlayoutEventKind, generation: int) -> None:
+        heard = self._delivered.get(generation, 0.0)
+        self._pending.append(PlayoutEvent(kind, generation, heard, time.monotonic()))
+
+    def tell(self) -> None:
+        while self._pending:
+            self._tell(self._pending.popleft())
+
+
+class SocketLeg:
+    """`media.leg.Leg`. The owner reads the socket and calls `hear`; it writes what `unsent` gives."""
+
+    def __init__(self) -> None:
+        self._listener: LegListener | None = None
+        self._playout = Delivery(self._on_playout)
+        self._unsent: deque[str] = deque()
+        self._unsent_bytes = 0
+        self._news = asyncio.Event()
+        self._closed: str | None = None
+        self._inbound = AudioFormat.PCM
+        self._outbound = AudioFormat.PCM
+        self._from_caller = Resampler(RATE_OUT, RATE_IN)
+        self._to_caller: Resampler | None = None
+        self._bytes_in = self._bytes_out = self._messages_out = 0
+
+    # --- media.leg.Leg ------------------------------------------------------------------------
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(text=True, plays=False)
+
+    @property
+    def playout(self) -> Playout:
+        return self._playout
+
+    def attach(self, listener: LegListener) -> None:
+        self._listener = listener
+
+    def send_text(self, text: str) -> None:
+        if self._closed is not None:
+            return
+        self._unsent.append(text)
+        self._unsent_bytes += len(text)
+        self._messages_out += 1
+        self._bytes_out += len(text)
+        self._news.set()
+        if self._unsent_bytes > MAX_UNSENT_BYTES:
+            self._end("slow_reader")
+
+    def wake(self) -> None:
+        self._playout.tell()
+
+    def stats(self) -> Mapping[str, float]:
+        return {
+            "texts_sent": self._messages_out,
+            "text_bytes_sent": self._bytes_out,
+            "audio_bytes_received": self._bytes_in,
+        }
+
+    async def close(self, reason: str = "hangup") -> None:
+        self._end(reason)
+
+    # --- for the socket's owner ---------------------------------------------------------------
+
+    @property
+    def closed(self) -> str | None:
+        return self._closed
+
+    def open(self) -> None:
+        """The socket is up."""
+        if self._listener is not None:
+            self._listener.on_text_open()
+            self._listener.on_open()
+
+    def use_formats(self, inbound: AudioFormat, outbound: AudioFormat) -> None:
+        if inbound is not self._inbound:
+            self._inbound = inbound
+            self._from_caller = Resampler(inbound.rate, RATE_IN)
+        if outbound is not self._outbound:
+            self._outbound = outbound
+            self._to_caller = None if outbound is AudioFormat.PCM else Resampler(RATE_OUT, outbound.rate)
+
+    async def hear(self, audio: str) -> None:
+        """One appended piece of audio, base64 in the negotiated format. Raises `AudioError`.
+
+        Hands it on in slices, letting the loop turn between them: a whole file may come at once.
+        """
+        pcm = self._from_caller.push(decode(audio, self._inbound))
+        self._bytes_in += len(audio)
+        for start in range(0, len(pcm), SLICE):
+            if self._listener is None or self._closed is not None:
+                return
+            now = time.monotonic()
+            piece = pcm[start : start + SLICE]
+            for at in range(0, len(piece), 1600):
+                self._listener.on_audio(piece[at : at + 1600], now)
+            if len(pcm) > SLICE:
+                await asyncio.sleep(0)
+
+    def encode(self, pcm: Pcm) -> str:
+        """24 kHz samples as the caller wants them, in base64."""
+        if self._to_caller is not None:
+            pcm = self._to_caller.push(pcm)
+        match self._outbound:
+            case AudioFormat.PCM:
+                data = pcm.astype("<i2", copy=False).tobytes()
+            case AudioFormat.PCMU:
+                data = g711.ulaw_encode(pcm)
+            case AudioFormat.PCMA:
+                data = g711.alaw_encode(pcm)
+        return base64.b64encode(data).decode("ascii")
+
+    async def unsent(self) -> list[str]:
+        """What is to be written next, in order; empty when the leg is closed and all was given."""
+        while not self._unsent and self._closed is None:
+            self._news.clear()
+            await self._news.wait()
+        batch = list(self._unsent)
+        self._unsent.clear()
+        return batch
+
+    def written(self, text: str) -> None:
+        """The socket took `text`: it no longer counts."""
+        self._unsent_bytes -= len(text)
+
+    def _on_playout(self, event: PlayoutEvent) -> None:
+        if self._listener is not None:
+            self._listener.on_playout(event)
+
+    def _end(self, reason: str) -> None:
+        if self._closed is not None:
+            return
+        self._closed = reason
+        if reason == "slow_reader":
+            self._unsent.clear()
+        self._news.set()
+        if self._listener is not None:
+            self._listener.on_closed(reason)
+
+
+def decode(audio: str, form: AudioFormat) -> Pcm:
+    """Base64 of `form` to samples at its rate. Raises `AudioError`."""
+    try:
+        data = base64.b64decode(audio, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise AudioError("The audio is not base64.") from error
+    if form is AudioFormat.PCMU:
+        return g711.ulaw_decode(data)
+    if form is AudioFormat.PCMA:
+        return g711.alaw_decode(data)
+    if len(data) % 2:
+        raise AudioError("The audio is not whole 16-bit samples.")
+    return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
