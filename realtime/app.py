@@ -27,6 +27,8 @@ from realtime.observe.metrics import Metrics
 from realtime.observe.routes import health_routes
 from realtime.settings import Settings, data_folder
 from realtime.store.base import Store
+from realtime.web.access import PageAccess, trust
+from realtime.web.routes import web_routes
 from signaling.calls import CallRoutes, calls_routes
 from token_service.api_keys import ApiKeys
 from token_service.auth import Authenticator
@@ -98,6 +100,8 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
     app.include_router(calls_routes(handlers))
     app.include_router(session_routes(services.sessions, services.authenticator, services.used_tokens))
     app.include_router(health_routes(services.sessions, services.catalogue, services.pacer, services.metrics, VERSION))
+    page = PageAccess(services.store, trust(settings, services.api_keys))
+    app.include_router(web_routes(page, services.minter, settings, services.catalogue))
     return app
 
 

@@ -89,7 +89,7 @@ def token_routes(auth: Authenticator, minter: Minter, *, path: str = TOKEN_PATH)
             error.with_headers({"Cache-Control": "no-store", "Vary": "Origin"})
             raise
         return Response(
-            orjson.dumps(_answer(minted)),
+            orjson.dumps(token_answer(minted)),
             media_type="application/json",
             headers={**cors, "Cache-Control": "no-store", "Vary": "Origin"},
         )
@@ -186,7 +186,7 @@ def parse_body(body: bytes) -> MintWish:
     return MintWish(parsed.agent, parsed.model, parsed.voice, parsed.session, parsed.ttl_seconds)
 
 
-def _answer(minted: Minted) -> dict[str, Any]:
+def token_answer(minted: Minted) -> dict[str, Any]:
     return {
         "session_id": minted.claims.session_id,
         "token": minted.token,
