@@ -10,6 +10,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,7 @@ def page(whole: Json) -> str:
 def _latency(latency: Json) -> list[str]:
     conditions, checks = latency["conditions"], latency["checks"]
     barge_in = latency["barge_in_ms"]
-    failures = checks["failures"]
+    failures = [f"{count} × {message}" for message, count in Counter(checks["failures"]).most_common()]
     return [
         "## On the wire (milliseconds)",
         f"One call, `--engines {conditions['engines']}`, {conditions['silence_ms']} ms of configured silence, answers "
@@ -200,8 +201,8 @@ def _latency(latency: Json) -> list[str]:
         ),
         f"{checks['answers_cleared']} answers were reported cut (`output_audio_buffer.cleared`), "
         f"{checks['answers_ended_before_the_cut']} came to their own end first. Packets lost: "
-        f"{checks['packets_lost']}. The caller's own packets left at most {checks['caller_late_p99_ms']} ms late "
-        f"(p99). Failures: {'; '.join(failures) if failures else 'none'}.",
+        f"{checks['packets_lost']}. The caller's own packets left {checks['caller_late_p99_ms']} ms late (p99), "
+        f"{checks['caller_late_max_ms']} ms at most. Failures: {'; '.join(failures) if failures else 'none'}.",
         "## Where the time goes (milliseconds)",
         "The server's own record of each turn (`realtime.turn.metrics`), from the arrival of the last voiced frame.",
         _figures([(name.removesuffix("_ms"), figures) for name, figures in latency["server_record_ms"].items()]),
