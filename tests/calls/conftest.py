@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import aioice.ice
 import pytest
 
 from tests.calls.server import Server
@@ -12,6 +13,14 @@ from tests.calls.server import Server
 AUDIO = Path(__file__).parents[1] / "audio"
 WEATHER = AUDIO / "synth_flite_rms_weather_london.wav"
 HOW_ARE_YOU = AUDIO / "synth_flite_slt_how_are_you.wav"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stock_on_loopback() -> Iterator[None]:
+    """Stock aiortc callers gather 127.0.0.1, which aioice would leave out; our own peers do not ask it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+        yield
 
 
 @pytest.fixture(scope="module")

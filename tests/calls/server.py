@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 from urllib.error import HTTPError
@@ -30,15 +30,23 @@ def free_port() -> int:
 
 
 class Server:
-    """`config`: text of a realtime.toml. `prefix`: a command to run it under."""
+    """`config`: text of a realtime.toml. `prefix`: a command to run it under. `environ`: more variables."""
 
-    def __init__(self, folder: Path, *arguments: str, config: str = "", prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        config: str = "",
+        prefix: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = arguments
         self._config = config
         self._prefix = prefix
+        self._environ = dict(environ or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -46,7 +54,7 @@ class Server:
         toml = self.folder / "realtime.toml"
         toml.write_text(self._config, encoding="utf-8")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("REALTIME_", "OPENAI_"))}
-        environ |= {"REALTIME_DATA": str(self.folder / "data"), "REALTIME_API_KEY": API_KEY}
+        environ |= {"REALTIME_DATA": str(self.folder / "data"), "REALTIME_API_KEY": API_KEY, **self._environ}
         command = [sys.executable, "-m", "realtime.cli", "serve", "--port", str(self.port), "--config", str(toml)]
         self._log = (self.folder / "log").open("wb")
         self._process = subprocess.Popen(
@@ -75,6 +83,12 @@ class Server:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def workers(self, engine: str) -> list[int]:
+        """The pids of the worker processes whose engine's name has `engine` in it (Linux)."""
+        children = Path(f"/proc/{self.pid}/task").glob("*/children")
+        pids = [int(pid) for file in children for pid in file.read_text().split()]
+        return [pid for pid in pids if engine in Path(f"/proc/{pid}/cmdline").read_text()]
 
     def log(self) -> str:
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
