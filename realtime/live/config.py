@@ -11,17 +11,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from media.endpoint import EndpointSettings
 from realtime.adapters.base import Tool, ToolChoice
+from realtime.live.patience import PAUSE_MS
 from realtime.live.wire import Json, WireError, field_path
 from realtime.settings import AgentSettings
 
 MAX_INSTRUCTIONS = 100_000
 MAX_TOOLS = 128
+MAX_INPUT = 200
+"""Items that one response may bring as its own context."""
 
 
 class _Fields(BaseModel):
@@ -35,13 +38,35 @@ class ServerVad(_Fields):
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     prefix_padding_ms: Annotated[int, Field(ge=0, le=5000)] = 300
     silence_duration_ms: Annotated[int, Field(ge=50, le=10_000)] = 500
+    idle_timeout_ms: Annotated[int, Field(ge=5000, le=30_000)] | None = None
     create_response: bool = True
     interrupt_response: bool = True
 
 
+class SemanticVad(_Fields):
+    type: Literal["semantic_vad"] = "semantic_vad"
+    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+TurnDetection: TypeAlias = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
+
+
 class PcmFormat(_Fields):
-    type: Literal["audio/pcm"]
+    type: Literal["audio/pcm"] = "audio/pcm"
     rate: Literal[24000] = 24000
+
+
+class PcmuFormat(_Fields):
+    type: Literal["audio/pcmu"]
+
+
+class PcmaFormat(_Fields):
+    type: Literal["audio/pcma"]
+
+
+AudioFormat: TypeAlias = Annotated[PcmFormat | PcmuFormat | PcmaFormat, Field(discriminator="type")]
 
 
 class Transcription(_Fields):
@@ -55,10 +80,10 @@ class NoiseReduction(_Fields):
 
 
 class AudioInput(_Fields):
-    format: PcmFormat | None = None
+    format: AudioFormat | None = None
     transcription: Transcription | None = None
     noise_reduction: NoiseReduction | None = None
-    turn_detection: ServerVad | None = None
+    turn_detection: TurnDetection | None = None
 
 
 class VoiceId(_Fields):
@@ -66,7 +91,7 @@ class VoiceId(_Fields):
 
 
 class AudioOutput(_Fields):
-    format: PcmFormat | None = None
+    format: AudioFormat | None = None
     voice: Annotated[str, Field(max_length=128)] | VoiceId | None = None
     speed: Annotated[float, Field(ge=0.25, le=1.5)] = 1.0
 
@@ -88,10 +113,22 @@ class ChosenTool(_Fields):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
+class TokenLimits(_Fields):
+    post_instructions: Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Retention(_Fields):
+    """Keep the newest `retention_ratio` of what fits once the history exceeds its token limit."""
+
+    type: Literal["retention_ratio"]
+    retention_ratio: Annotated[float, Field(gt=0, le=1)]
+    token_limits: TokenLimits | None = None
+
+
 class SessionFields(_Fields):
     """What `session.update`, a token's `session` and a call's `session` may set."""
 
-    type: Literal["realtime"] = "realtime"
+    type: Literal["realtime", "transcription"] = "realtime"
     model: Annotated[str, Field(max_length=256)] | None = None
     instructions: Annotated[str, Field(max_length=MAX_INSTRUCTIONS)] = ""
     output_modalities: Annotated[list[Literal["audio", "text"]], Field(min_length=1, max_length=1)] = ["audio"]
@@ -99,10 +136,18 @@ class SessionFields(_Fields):
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] = []
     tool_choice: Literal["auto", "none", "required"] | ChosenTool = "auto"
     max_output_tokens: Annotated[int, Field(ge=1, le=4096)] | Literal["inf"] = "inf"
-    truncation: Literal["auto", "disabled"] | Json = "auto"
+    truncation: Literal["auto", "disabled"] | Retention = "auto"
     tracing: Literal["auto"] | Json | None = None
     prompt: Json | None = None
     include: list[Annotated[str, Field(max_length=128)]] | None = None
+
+
+class ResponseOutput(_Fields):
+    voice: Annotated[str, Field(max_length=128)] | None = None
+
+
+class ResponseAudio(_Fields):
+    output: ResponseOutput = ResponseOutput()
 
 
 class ResponseFields(_Fields):
@@ -113,8 +158,20 @@ class ResponseFields(_Fields):
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=4096)] | Literal["inf"] | None = None
-    metadata: dict[str, Annotated[str, Field(max_length=512)]] | None = None
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+    audio: ResponseAudio = ResponseAudio()
     conversation: Literal["auto", "none"] | None = None
+    input: Annotated[list[Json], Field(max_length=MAX_INPUT)] | None = None
+
+
+_TURN_DETECTION: Mapping[str, type[ServerVad] | type[SemanticVad]] = {
+    "server_vad": ServerVad,
+    "semantic_vad": SemanticVad,
+}
+
+HISTORY_TOKENS = 24_000
+HISTORY_KEPT = 0.8
+"""`truncation: auto`: more than this is cut to 80 %, so that the vendor's prompt cache is not missed at every turn."""
 
 
 def _validated(model: type[BaseModel], data: Mapping[str, Any], prefix: str, event_id: str | None) -> Json:
@@ -123,11 +180,16 @@ def _validated(model: type[BaseModel], data: Mapping[str, Any], prefix: str, eve
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         steps = [step for step in first["loc"] if isinstance(step, int) or not (step[:1].isupper() or "[" in step)]
+        if first["type"].startswith("union_tag"):
+            steps.append("type")
         param = field_path((prefix, *(step for step in steps if step not in _UNION_ARMS)))
         raise WireError(f"{param}: {first['msg']}", code="invalid_value", param=param, event_id=event_id) from None
 
 
-_UNION_ARMS = {"int", "str", "constrained-int", "constrained-str"}
+_UNION_ARMS = {
+    "int", "str", "constrained-int", "constrained-str",
+    "server_vad", "semantic_vad", "audio/pcm", "audio/pcmu", "audio/pcma",
+}  # fmt: skip
 
 
 def _merge(base: Json, change: Json) -> Json:
@@ -186,13 +248,30 @@ class SessionConfig:
 
     def update(self, change: Mapping[str, Any], event_id: str | None = None, *, prefix: str = "session") -> None:
         """Merge a client's partial session. Raises `WireError`; then nothing has changed."""
-        given = _validated(SessionFields, change, prefix, event_id)
+        given = _validated(SessionFields, self._typed(change), prefix, event_id)
+        if given.get("type", self.kind) != self.kind:
+            raise WireError(
+                f"This session is of type '{self.kind}'.",
+                code="invalid_value",
+                param=f"{prefix}.type",
+                event_id=event_id,
+            )
+        if given.get("prompt") is not None:
+            raise WireError(
+                "Stored prompts are not supported.",
+                code="unsupported_value",
+                param=f"{prefix}.prompt",
+                event_id=event_id,
+            )
         for name in self.locked | {"model", "type"}:
             given.pop(name, None)
         audio = given.get("audio", {})
         turn = audio.get("input", {}).get("turn_detection")
-        if turn is not None and self.data["audio"]["input"]["turn_detection"] is None:
-            audio["input"]["turn_detection"] = ServerVad.model_validate(turn).model_dump()
+        base = self.data
+        before = base["audio"]["input"]["turn_detection"]
+        if turn is not None and (before is None or before["type"] != turn["type"]):
+            audio["input"]["turn_detection"] = _TURN_DETECTION[turn["type"]].model_validate(turn).model_dump()
+            base = _merge(base, {"audio": {"input": {"turn_detection": None}}})
         voice = audio.get("output", {}).get("voice")
         if isinstance(voice, dict):
             voice = audio["output"]["voice"] = voice["id"]
@@ -208,7 +287,25 @@ class SessionConfig:
         for part in ("input", "output"):  # null means "as before" where a value must stand
             if audio.get(part, {}).get("format", ...) is None:
                 audio[part].pop("format")
-        self.data = _merge(self.data, given)
+        self.data = _merge(base, given)
+
+    def _typed(self, change: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A turn detection given without its type is of the type that is in force."""
+        try:
+            turn = change["audio"]["input"]["turn_detection"]
+            missing = "type" not in turn
+        except (KeyError, TypeError):
+            return change
+        if not missing or not isinstance(turn, dict):
+            return change
+        now = self.data["audio"]["input"]["turn_detection"] or {"type": "server_vad"}
+        turn = turn | {"type": now["type"]}
+        return {**change, "audio": {**change["audio"], "input": {**change["audio"]["input"], "turn_detection": turn}}}
+
+    @property
+    def kind(self) -> str:
+        """`realtime` or `transcription`; fixed when the session begins."""
+        return str(self.data["type"])
 
     @property
     def instructions(self) -> str:
@@ -235,16 +332,39 @@ class SessionConfig:
         return str(prompt) if prompt else None
 
     @property
-    def turn_detection(self) -> ServerVad | None:
+    def turn_detection(self) -> ServerVad | SemanticVad | None:
         turn = self.data["audio"]["input"]["turn_detection"]
-        return None if turn is None else ServerVad.model_validate(turn)
+        return None if turn is None else _TURN_DETECTION[turn["type"]].model_validate(turn)
 
     @property
     def endpoint(self) -> EndpointSettings | None:
+        match self.turn_detection:
+            case ServerVad() as turn:
+                return EndpointSettings(turn.threshold, turn.prefix_padding_ms, turn.silence_duration_ms)
+            case SemanticVad():
+                return EndpointSettings(silence_duration_ms=PAUSE_MS)
+            case None:
+                return None
+
+    @property
+    def creates_responses(self) -> bool:
+        """Whether the end of a turn is answered without being asked."""
         turn = self.turn_detection
-        if turn is None:
+        return self.kind == "realtime" and turn is not None and turn.create_response
+
+    def audio_format(self, direction: Literal["input", "output"]) -> str:
+        return str(self.data["audio"][direction]["format"]["type"])
+
+    @property
+    def history_tokens(self) -> tuple[int, float] | None:
+        """(limit, share kept) of the history's estimated tokens; None for no limit."""
+        truncation = self.data["truncation"]
+        if truncation == "disabled":
             return None
-        return EndpointSettings(turn.threshold, turn.prefix_padding_ms, turn.silence_duration_ms)
+        if truncation == "auto":
+            return HISTORY_TOKENS, HISTORY_KEPT
+        limits = truncation.get("token_limits")
+        return (limits["post_instructions"] if limits else HISTORY_TOKENS), truncation["retention_ratio"]
 
     def includes(self, what: str) -> bool:
         return what in (self.data["include"] or [])
@@ -254,7 +374,11 @@ class SessionConfig:
         extra: Json = {"id": self.id, "object": "realtime.session"}
         if self.expires_at is not None:
             extra["expires_at"] = self.expires_at
-        return extra | copy.deepcopy(self.data)
+        data = copy.deepcopy(self.data)
+        if self.kind == "realtime":
+            return extra | data
+        extra["object"] = "realtime.transcription_session"
+        return extra | {"type": self.kind, "audio": {"input": data["audio"]["input"]}, "include": data["include"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,19 +393,14 @@ class ResponseConfig:
     metadata: Json | None
     voice: str
     speed: float
+    in_conversation: bool = True
+    input: tuple[Json, ...] | None = None
+    """The response's own context, instead of the history; None: the history."""
 
     @classmethod
     def of(cls, session: SessionConfig, change: Mapping[str, Any] | None, event_id: str | None) -> ResponseConfig:
         """Raises `WireError` naming the field of `response` that is wrong or not supported."""
         given = _validated(ResponseFields, change or {}, "response", event_id)
-        for name, wanted in (("conversation", ("none",)), ("input", None)):
-            if (change or {}).get(name) is not None and (wanted is None or given.get(name) in wanted):
-                raise WireError(
-                    f"response.{name}: responses outside the conversation are not supported.",
-                    code="unsupported_value",
-                    param=f"response.{name}",
-                    event_id=event_id,
-                )
         values = session.data | {key: value for key, value in given.items() if value is not None}
         limit = values["max_output_tokens"]
         choice = values["tool_choice"]
@@ -295,6 +414,8 @@ class ResponseConfig:
             tool_choice=f"tool:{choice['name']}" if isinstance(choice, dict) else choice,
             max_output_tokens=None if limit == "inf" else limit,
             metadata=given.get("metadata"),
-            voice=session.voice,
+            voice=given.get("audio", {}).get("output", {}).get("voice") or session.voice,
             speed=session.speed,
+            in_conversation=given.get("conversation") != "none",
+            input=None if given.get("input") is None else tuple(given["input"]),
         )

@@ -26,9 +26,10 @@ class AudioOpened:
 
 @dataclass(frozen=True, slots=True)
 class ClientMessage:
-    """A client event, or why one could not be taken."""
+    """A client event, or why one could not be taken. `position_ms`: media time at which it came."""
 
     event: AnyClientEvent | WireError
+    position_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,15 @@ class SpeechFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class BufferCommitted:
-    """The caller's own client ended the turn; the audio ends at `audio_end_ms` of media time."""
+class AudioArrived:
+    """Audio came and nobody collects it yet; it begins at `position_ms` of media time."""
 
-    audio_end_ms: int
+    position_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The conversation's deadline has come."""
 
 
 Input: TypeAlias = (
@@ -105,6 +111,8 @@ Input: TypeAlias = (
     | SpeechFinished
     | SpeechFailed
     | PlayoutEvent
+    | AudioArrived
+    | Tick
 )
 
 # --- effects ----------------------------------------------------------------------------------
@@ -128,6 +136,26 @@ class EndListening:
     """The item's audio is complete: its final transcript is due."""
 
     item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropListening:
+    """Nobody wants the item's words any more."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """Find the words of an item that the client brought with its sound (base64 in the input format)."""
+
+    item_id: str
+    audio: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResetDetector:
+    """Forget speech under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +192,29 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class StopThinking:
+    """Close the chat stream of the generation; what it said goes on being spoken."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send the audio that `SpeechProduced` was just told of to a client that plays for itself."""
+
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
-    """The turn detector's settings changed; None turns it off."""
+    """The settings changed: of the turn detector (None turns it off), and the audio formats (`audio/pcm` …)."""
 
     endpoint: EndpointSettings | None
+    input_format: str
+    output_format: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,4 +224,19 @@ class Record:
     turn: TurnRecord
 
 
-Effect: TypeAlias = Send | Listen | EndListening | Think | Speak | FinishSpeaking | Stop | Configure | Record
+Effect: TypeAlias = (
+    Send
+    | Listen
+    | EndListening
+    | DropListening
+    | Transcribe
+    | ResetDetector
+    | Think
+    | Speak
+    | FinishSpeaking
+    | Stop
+    | StopThinking
+    | Deliver
+    | Configure
+    | Record
+)

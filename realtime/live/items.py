@@ -17,7 +17,7 @@ from realtime.live import wire
 from realtime.live.wire import Json, new_id
 
 MAX_ITEMS = 2000
-"""A conversation longer than this refuses new items: about eight hours of quick turns."""
+"""A client cannot add more than this; what the call itself adds pushes out the oldest. Hours of quick turns."""
 
 
 class ItemStatus(Enum):
@@ -223,6 +223,12 @@ class History:
             self._items.insert(index + 1, item)
         return self.predecessor(item.id)
 
+    def append(self, item: Item) -> str | None:
+        """Put a new item last, as the course of the call demands: the oldest gives way when there are too many."""
+        if len(self._items) >= MAX_ITEMS:
+            self._items.pop(0)
+        return self.insert(item)
+
     def delete(self, item_id: str) -> None:
         self._items.remove(self.require(item_id))
 
@@ -233,10 +239,14 @@ class History:
     def _index(self, item_id: str) -> int | None:
         return next((index for index, item in enumerate(self._items) if item.id == item_id), None)
 
-    def messages(self, instructions: str) -> list[Message]:
-        """The history as a chat model reads it: what was heard, not what was meant to be said."""
+    def messages(self, instructions: str, tokens: tuple[int, float] | None = None) -> list[Message]:
+        """The history as a chat model reads it: what was heard, not what was meant to be said.
+
+        `tokens`: (limit, share): beyond `limit` estimated tokens only the newest `share` of it is read.
+        """
+        items = self._newest(tokens)
         result = [Message("system", instructions)] if instructions else []
-        outputs = {item.call_id: item.output for item in self._items if item.type == "function_call_output"}
+        outputs = {item.call_id: item.output for item in items if item.type == "function_call_output"}
         calls: list[ToolCall] = []
 
         def flush_calls() -> None:
@@ -245,7 +255,7 @@ class History:
                 result.extend(Message("tool", outputs[call.id], tool_call_id=call.id) for call in calls)
                 calls.clear()
 
-        for item in self._items:
+        for item in items:
             # Vendors refuse a call without its result, and a result away from its call.
             if item.type == "function_call" and item.call_id in outputs:
                 calls.append(ToolCall(item.call_id, item.name, item.arguments))
@@ -257,3 +267,20 @@ class History:
                     result.append(Message(item.role, text, images))
         flush_calls()
         return result
+
+    def _newest(self, tokens: tuple[int, float] | None) -> list[Item]:
+        sizes = [_estimated_tokens(item) for item in self._items]
+        if tokens is None or sum(sizes) <= tokens[0]:
+            return self._items
+        room = tokens[0] * tokens[1]
+        kept = len(self._items)
+        while kept and room >= sizes[kept - 1]:
+            kept -= 1
+            room -= sizes[kept]
+        return self._items[kept:]
+
+
+def _estimated_tokens(item: Item) -> int:
+    """Four characters a token, as for English, and some for the frame; an image as a vendor's high-detail tile."""
+    images = sum(1 for part in item.parts if part.image_url)
+    return 8 + (len(item.text) + len(item.arguments) + len(item.output)) // 4 + 765 * images

@@ -102,21 +102,19 @@ class Response:
         effects = self._begin(self.message)
         self.message.parts.append(part)
         empty: Json = {"type": "audio", "transcript": ""} if self.speaks else {"type": "text", "text": ""}
-        added = wire.ContentPartEvent(type="response.content_part.added", part=empty, **self._part_ids())
+        added = wire.ContentPartEvent(type="response.content_part.added", part=empty, **self.part_ids())
         return [*effects, Send(added)]
 
     def _begin(self, item: Item) -> list[Effect]:
-        previous = self.history.insert(item)
+        previous = self.history.append(item)
         self.outputs.append(item)
         index = len(self.outputs) - 1
-        return [
-            Send(
-                wire.OutputItemEvent(
-                    type="response.output_item.added", response_id=self.id, output_index=index, item=item.to_wire()
-                )
-            ),
-            Send(wire.ItemAdded(item=item.to_wire(), previous_item_id=previous)),
-        ]
+        added = wire.OutputItemEvent(
+            type="response.output_item.added", response_id=self.id, output_index=index, item=item.to_wire()
+        )
+        if not self.config.in_conversation:
+            return [Send(added)]
+        return [Send(added), Send(wire.ItemAdded(item=item.to_wire(), previous_item_id=previous))]
 
     def add_tool_delta(self, delta: ToolCallDelta) -> list[Effect]:
         effects: list[Effect] = []
@@ -217,7 +215,7 @@ class Response:
         assert self.message is not None
         part = self.message.parts[0]
         text = part.text or ""
-        ids = self._part_ids()
+        ids = self.part_ids()
         effects: list[Effect] = []
         if self.speaks:
             done: Json = {"type": "audio", "transcript": text}
@@ -247,14 +245,15 @@ class Response:
             output_index=self.outputs.index(item),
             item=item.to_wire(),
         )
-        return [
-            Send(done),
-            Send(wire.ItemDone(item=item.to_wire(), previous_item_id=self.history.predecessor(item.id))),
-        ]
+        if not self.config.in_conversation:
+            return [Send(done)]
+        predecessor = self.history.predecessor(item.id)
+        return [Send(done), Send(wire.ItemDone(item=item.to_wire(), previous_item_id=predecessor))]
 
     # --- wire shapes --------------------------------------------------------------------------
 
-    def _part_ids(self) -> dict[str, Any]:
+    def part_ids(self) -> dict[str, Any]:
+        """What names the message's content part in events."""
         assert self.message is not None
         return {
             "response_id": self.id,
@@ -265,8 +264,8 @@ class Response:
 
     def _delta(self, text: str) -> wire.DeltaEvent:
         if self.speaks:
-            return wire.DeltaEvent(type="response.output_audio_transcript.delta", delta=text, **self._part_ids())
-        return wire.DeltaEvent(type="response.output_text.delta", delta=text, **self._part_ids())
+            return wire.DeltaEvent(type="response.output_audio_transcript.delta", delta=text, **self.part_ids())
+        return wire.DeltaEvent(type="response.output_text.delta", delta=text, **self.part_ids())
 
     def to_wire(self, status: Status | Literal["in_progress"], details: Json | None = None) -> Json:
         return {
@@ -275,7 +274,7 @@ class Response:
             "status": status,
             "status_details": details,
             "output": [item.to_wire() for item in self.outputs] if status != "in_progress" else [],
-            "conversation_id": "conv_default",
+            "conversation_id": "conv_default" if self.config.in_conversation else None,
             "output_modalities": [self.config.modality],
             "audio": {"output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": self.config.voice}},
             "max_output_tokens": self.config.max_output_tokens or "inf",

@@ -13,12 +13,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from media.audio import RATE_IN, Pcm
 from media.endpoint import EndpointSettings, SpeechEvent, SpeechStarted
 from media.leg import Leg
 from media.playout import PlayoutEvent, PlayoutEventKind
+from media.resample import Resampler
 from media.vad import Vad
 from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, SttOptions, TextDelta, TranscriptStream
 from realtime.adapters.catalogue import Engines
@@ -26,27 +28,35 @@ from realtime.live import wire
 from realtime.live.config import SessionConfig
 from realtime.live.conversation import Conversation
 from realtime.live.effects import (
+    AudioArrived,
     AudioOpened,
     ChatFailed,
     ChatProduced,
     ClientMessage,
     Configure,
+    Deliver,
+    DropListening,
     Effect,
     EndListening,
     FinishSpeaking,
     Input,
     Listen,
     Record,
+    ResetDetector,
     Send,
     Speak,
     SpeechFailed,
     SpeechFinished,
     SpeechProduced,
     Stop,
+    StopThinking,
     Think,
+    Tick,
+    Transcribe,
     TranscriptFailed,
     TranscriptHeard,
 )
+from realtime.live.socket_leg import AudioError, AudioFormat, SocketLeg, decode
 from realtime.observe.metrics import Metrics
 from realtime.observe.turns import TurnRecord
 
@@ -118,7 +128,17 @@ class Session:
         self._metrics = metrics
         self._on_end = on_end
         self._wall_offset = time.time() - time.monotonic()
-        self.conversation = Conversation(config, leg.playout, greeting=greeting, engines=engines.names())
+        self.conversation = Conversation(
+            config,
+            leg.playout,
+            greeting=greeting,
+            engines=engines.names(),
+            client_plays=not leg.abilities.plays,
+        )
+        self._sidebands: list[Callable[[str], None]] = []
+        self._delivering: Pcm | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
         self._detector = vad.detector(config.endpoint or EndpointSettings(), self._on_speech)
         self._recent: deque[tuple[float, Pcm]] = deque()
         """The latest audio, each piece with the media time (ms) at its end."""
@@ -146,6 +166,8 @@ class Session:
         """Nothing: the leg keeps what was sent before."""
 
     def on_audio(self, pcm: Pcm, arrived_at: float) -> None:
+        if not self.conversation.collects_audio:
+            self._tell(AudioArrived(self._position_ms))
         self._position_ms += len(pcm) * 1000 / RATE_IN
         self._recent.append((self._position_ms, pcm))
         while self._recent[0][0] < self._position_ms - self._lookback_ms:
@@ -165,13 +187,21 @@ class Session:
 
     def on_text(self, text: str) -> None:
         try:
-            message = ClientMessage(wire.parse(text))
+            self.obey(wire.parse(text))
         except wire.WireError as error:
-            message = ClientMessage(error)
-        self._tell(message)
+            self.obey(error)
+
+    def obey(self, event: wire.AnyClientEvent | wire.WireError) -> None:
+        """A client event, from whichever of the call's channels, or why one could not be taken."""
+        self._tell(ClientMessage(event, self._position_ms))
 
     def on_text_refused(self, code: str, detail: str) -> None:
-        self._tell(ClientMessage(wire.WireError(detail, code=code)))
+        self.obey(wire.WireError(detail, code=code))
+
+    def watch(self, sink: Callable[[str], None]) -> Callable[[], None]:
+        """Give every further event (without audio) to `sink` as well; call what is returned to stop."""
+        self._sidebands.append(sink)
+        return lambda: self._sidebands.remove(sink)
 
     def on_playout(self, event: PlayoutEvent) -> None:
         if event.kind is not PlayoutEventKind.STARTED:
@@ -181,6 +211,8 @@ class Session:
     def on_closed(self, reason: str) -> None:
         self._ended = True
         self._detector.close()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks.values():
             task.cancel()
         self._ears.clear()
@@ -199,6 +231,7 @@ class Session:
         try:
             while self._inputs and not self._ended:
                 self._handle(self._inputs.popleft())
+            self._set_timer()
         finally:
             self._handling = False
             self._inputs.clear()
@@ -212,6 +245,22 @@ class Session:
             self._send(wire.ErrorEvent.make("Something went wrong here.", code="internal", kind="server_error"))
             return
         self._carry_out_all(effects)
+
+    def _set_timer(self) -> None:
+        """Wake up when the conversation wants to be told of the time."""
+        deadline = None if self._ended else self.conversation.deadline
+        if deadline == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        if deadline is not None:
+            delay = max(0.0, deadline - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._timer_at = None
+        self._tell(Tick())
 
     def _carry_out_all(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -227,19 +276,42 @@ class Session:
                 ear = self._ears.pop(effect.item_id, None)
                 if ear is not None:
                     ear.finish()
+            case DropListening():
+                self._drop_ear(effect.item_id)
+            case Transcribe():
+                self._run(("ear", effect.item_id), self._transcribe_sound(effect))
+            case ResetDetector():
+                self._detector.reset()
             case Think():
                 self._run(("chat", effect.generation), self._think(effect))
             case Speak() | FinishSpeaking():
                 self._voice(effect)
             case Stop():
                 self._stop(effect.generation)
+            case StopThinking():
+                self._cancel(("chat", effect.generation))
+            case Deliver():
+                self._deliver(effect)
             case Configure():
                 self._configure(effect)
             case Record():
                 self._record(effect.turn)
 
     def _send(self, event: wire.ServerEvent) -> None:
-        self.leg.send_text(event.serialise())
+        """To the caller's own channel and to every sideband."""
+        text = event.serialise()
+        if self.leg.abilities.plays or not isinstance(event, wire.OutputBufferEvent):
+            self.leg.send_text(text)
+        for sink in list(self._sidebands):
+            sink(text)
+
+    def _deliver(self, effect: Deliver) -> None:
+        """Audio for a client that plays it; sidebands do without."""
+        assert isinstance(self.leg, SocketLeg)
+        if self._delivering is not None:
+            delta = self.leg.encode(self._delivering)
+            event = wire.DeltaEvent(type="response.output_audio.delta", delta=delta, **asdict(effect))
+            self.leg.send_text(event.serialise())
 
     def _run(self, key: tuple[str, object], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"{self.id}:{key[0]}")
@@ -254,13 +326,18 @@ class Session:
 
     def _stop(self, generation: int) -> None:
         self._voices.pop(generation, None)
-        for kind in ("chat", "speech"):
-            task = self._tasks.get((kind, generation))
-            if task is not None:
-                task.cancel()
+        self._cancel(("chat", generation))
+        self._cancel(("speech", generation))
+
+    def _cancel(self, key: tuple[str, object]) -> None:
+        task = self._tasks.get(key)
+        if task is not None:
+            task.cancel()
 
     def _configure(self, effect: Configure) -> None:
         """A detector that was switched off goes on counting media time; `_on_speech` ignores it."""
+        if isinstance(self.leg, SocketLeg):
+            self.leg.use_formats(AudioFormat(effect.input_format), AudioFormat(effect.output_format))
         if effect.endpoint is None:
             return
         self._lookback_ms = effect.endpoint.prefix_padding_ms + LOOKBACK_SLACK_MS
@@ -281,6 +358,23 @@ class Session:
         ear = _Ear(effect.item_id, pieces)
         self._ears[effect.item_id] = ear
         self._run(("ear", effect.item_id), self._transcribe(ear))
+
+    def _drop_ear(self, item_id: str) -> None:
+        self._ears.pop(item_id, None)
+        self._cancel(("ear", item_id))
+
+    async def _transcribe_sound(self, effect: Transcribe) -> None:
+        """Words of a sound that the client put into an item."""
+        form = AudioFormat(self.config.audio_format("input"))
+        try:
+            resampler = Resampler(form.rate, RATE_IN)
+            pcm = resampler.push(decode(effect.audio, form))
+        except AudioError as error:
+            self._tell(TranscriptFailed(effect.item_id, "invalid_audio", str(error)))
+            return
+        ear = _Ear(effect.item_id, [pcm[at : at + RATE_IN] for at in range(0, len(pcm), RATE_IN)])
+        ear.finish()
+        await self._transcribe(ear)
 
     async def _transcribe(self, ear: _Ear) -> None:
         options = SttOptions(self.config.language, self.config.transcription_prompt, self.id)
@@ -344,7 +438,9 @@ class Session:
                 if len(chunk.pcm) and not playout.push(order.generation, chunk.pcm):
                     return
                 ms = len(chunk.pcm) / 24
+                self._delivering = chunk.pcm
                 self._tell(SpeechProduced(order.generation, order.clause, ms, chunk.words))
+                self._delivering = None
                 self.leg.wake()
                 while playout.buffered_ms > AHEAD_MS:
                     self._room.clear()

@@ -64,6 +64,10 @@ class TurnTaking:
             self._awaited[item_id] = max(0.0, ended_ms - self._onset_ms)
         return item_id
 
+    def speech_dropped(self) -> None:
+        """The utterance under way was thrown away: nothing is owed for it."""
+        self._speaking = None
+
     def answer_lost(self) -> None:
         """A response to the caller was stopped before any of it was heard: it is still owed."""
         self._answer_owed = True

@@ -41,6 +41,7 @@ from realtime.live.effects import (
     SpeechProduced,
     Stop,
     Think,
+    Tick,
     TranscriptFailed,
     TranscriptHeard,
 )
@@ -102,6 +103,7 @@ class Simulation:
         self.turns: list[TurnRecord] = []
         self.frames: list[tuple[float, np.ndarray[Any, Any]]] = []
         self.stopped: set[int] = set()
+        self._deadline: float | None = None
         self._queue: list[tuple[float, int, Any]] = []
         self._order = itertools.count()
         self._voice_free: dict[int, float] = {}
@@ -130,6 +132,7 @@ class Simulation:
         before = len(self.events)
         self._carry_out(self.conversation.handle(event, self.now))
         self.wake()
+        self._set_timer()
         return self.events[before:]
 
     def client(self, **event: Any) -> list[dict[str, Any]]:
@@ -155,6 +158,12 @@ class Simulation:
             self._ticking = True
             ticks = int((self.now - 1000.0) / TICK + 1e-6) + 1
             self.at(1000.0 + ticks * TICK - self.now, self._tick)
+
+    def _set_timer(self) -> None:
+        deadline = self.conversation.deadline
+        if deadline is not None and deadline != self._deadline:
+            self._deadline = deadline
+            self.at(max(0.0, deadline - self.now), Tick())
 
     def _tick(self) -> None:
         self._ticking = False

@@ -28,6 +28,7 @@ def test_the_effective_session_is_complete_and_holds_the_defaults():
         "threshold": 0.5,
         "prefix_padding_ms": 300,
         "silence_duration_ms": 500,
+        "idle_timeout_ms": None,
         "create_response": True,
         "interrupt_response": True,
     }
@@ -152,8 +153,32 @@ def test_a_response_overrides_the_session_for_itself_only():
     assert config.instructions == "Session."
 
 
-@pytest.mark.parametrize("change", [{"conversation": "none"}, {"input": []}])
-def test_responses_outside_the_conversation_are_refused_by_name(change):
+def test_a_response_may_stand_outside_the_conversation_with_its_own_context():
+    response = ResponseConfig.of(make(), {"conversation": "none", "input": [], "metadata": {"topic": "x"}}, None)
+    assert (response.in_conversation, response.input, response.metadata) == (False, (), {"topic": "x"})
+
+
+def test_semantic_vad_is_filled_with_its_defaults_and_waits_by_the_words():
+    config = make()
+    config.update({"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}})
+    assert config.to_wire()["audio"]["input"]["turn_detection"] == {
+        "type": "semantic_vad",
+        "eagerness": "auto",
+        "create_response": True,
+        "interrupt_response": True,
+    }
+    config.update({"audio": {"input": {"turn_detection": {"eagerness": "low"}}}})
+    assert config.to_wire()["audio"]["input"]["turn_detection"]["eagerness"] == "low"
+    assert config.endpoint.silence_duration_ms == 300
+
+
+def test_a_transcription_session_reports_its_own_shape_and_answers_nothing():
+    config = make()
+    config.data["type"] = "transcription"
+    wire = config.to_wire()
+    assert (wire["type"], wire["object"]) == ("transcription", "realtime.transcription_session")
+    assert set(wire["audio"]) == {"input"}
+    assert not config.creates_responses
     with pytest.raises(WireError) as error:
-        ResponseConfig.of(make(), change, "ev_9")
-    assert error.value.param == f"response.{next(iter(change))}"
+        config.update({"type": "realtime"})
+    assert error.value.param == "session.type"
