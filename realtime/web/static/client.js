@@ -1,0 +1,64 @@
+/**
+ * JavaScript client for an infrai-realtime server: an ES module that runs as it stands, in browsers and in Node.
+ *
+ *   import { InfraiClient } from "https://your-server/client.js";
+ *   const client = new InfraiClient({ apiKey: "ifr_pk_proj_..." });   // a page key: mints tokens, from your origin only
+ *   const call = client.ai.live();                                    // inside a tap: it unlocks sound
+ *   call.on("transcript", ({ role, text }) => console.log(role, text));
+ *
+ * Types: client.d.ts. Keys with more scopes than `mint` stay on servers: mint there, and give `live()` the token.
+ */
+
+import { LiveCall } from "./client/call.js";
+import { InfraiError } from "./client/errors.js";
+import { postJson } from "./client/http.js";
+
+export { InfraiError, LiveCall };
+export { connectWebRtc } from "./client/webrtc.js";
+
+const LOCAL_SERVER = "http://127.0.0.1:8080";
+
+export class InfraiClient {
+  #apiKey;
+  #baseUrl;
+
+  /** `apiKey`: may be left out where every call is given its token. `baseUrl`: default, the server this file came from. */
+  constructor({ apiKey, baseUrl } = {}) {
+    const environment = globalThis.process?.env ?? {};
+    this.#apiKey = apiKey ?? environment.INFRAI_API_KEY;
+    this.#baseUrl = (baseUrl ?? environment.INFRAI_BASE_URL ?? ownServer()).replace(/\/+$/, "");
+    this.ai = Object.freeze({
+      liveToken: (options) => this.#liveToken(options),
+      live: (options) => this.#live(options),
+    });
+  }
+
+  get baseUrl() {
+    return this.#baseUrl;
+  }
+
+  async #liveToken({ agent, model, voice, session, ttl_seconds, signal } = {}) {
+    if (!this.#apiKey) {
+      throw new InfraiError("missing_credentials", "An API key is needed: new InfraiClient({ apiKey }).");
+    }
+    const wish = { agent, model, voice, session, ttl_seconds };
+    return postJson(`${this.#baseUrl}/v1/ai/realtime/token`, wish, { bearer: this.#apiKey, signal });
+  }
+
+  /** A call that begins at once. Use it inside a click or tap handler, before any `await`: that is what unlocks sound. */
+  #live({ token, agent, model, voice, ttl_seconds, ...options } = {}) {
+    const mint = ({ signal }) =>
+      token === undefined
+        ? this.#liveToken({ agent, model, voice, ttl_seconds, signal })
+        : typeof token === "function"
+          ? token({ agent, model, voice, ttl_seconds, signal })
+          : token;
+    return new LiveCall(this.#baseUrl, mint, options);
+  }
+}
+
+/** The server that this module was loaded from, where it was loaded over HTTP. */
+function ownServer() {
+  const own = new URL(".", import.meta.url);
+  return own.protocol.startsWith("http") ? own.href : LOCAL_SERVER;
+}
