@@ -31,7 +31,8 @@ from realtime.adapters.base import (
 from realtime.adapters.words import interpolate, speakable
 
 HEARD: Final = "hello"
-ANSWER: Final = "This is the instant engine, which says the same sentence every time."
+ANSWER: Final = "This is the instant engine saying the same sentence every time."
+"""One clause, because every clause becomes a tone of its own."""
 TONE_S: Final = 5.0
 CHUNK_S: Final = 0.1
 TONE_HZ: Final = 440.0

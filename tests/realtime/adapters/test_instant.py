@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from realtime.adapters.base import ChatRequest, Message, SpeechRequest, Transcript
+from realtime.adapters.clauses import Clauses
 from realtime.adapters.instant import ANSWER, InstantChat, InstantRecogniser, InstantVoice
 from tests.realtime.adapters import conformance
 
@@ -22,6 +23,11 @@ async def test_it_answers_one_sentence_and_counts_words() -> None:
     usage = conformance.check_deltas(deltas).usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (3, len(ANSWER.split()))
+
+
+def test_its_answer_is_spoken_as_one_tone() -> None:
+    clauses = Clauses()
+    assert len([*clauses.push(ANSWER), *clauses.finish()]) == 1
 
 
 async def test_its_voice_is_five_seconds_of_440_hz_at_minus_12_dbfs() -> None:
