@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
 from realtime.settings_types import (
+    Capability,
     DataPath,
     EngineRef,
     EngineRefs,
@@ -30,8 +31,10 @@ from realtime.settings_types import (
     LockableField,
     Name,
     Port,
+    RouteName,
     Secret,
     Source,
+    Task,
     TurnUrl,
     UdpPorts,
     as_list,
@@ -66,7 +69,7 @@ class ServerSettings(Section):
 class VendorSettings(Section):
     """`[vendors.NAME]`: an address with an API, and the key for it."""
 
-    kind: Literal["openai"] = "openai"
+    kind: Literal["openai", "anthropic", "gemini"] = "openai"
     """Every OpenAI-compatible address is `openai`."""
     base_url: HttpUrl | None = None
     key: Secret | None = None
@@ -75,15 +78,39 @@ class VendorSettings(Section):
     """What this address can stream speech as; raw pcm is 24 kHz mono int16."""
 
 
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""US dollars. The names of prices are LiteLLM's, so that its public price list can be copied from."""
+
+
 class ModelSettings(Section):
     """`[[models]]`: one model of a vendor, by the name used elsewhere in this file."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
     vendor: str
-    kind: Literal["chat", "stt", "tts"]
+    kind: Literal["chat", "stt", "tts", "embed", "image"]
     model: str | None = None
     """The vendor's own name for it; default: `id`."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    quality: dict[Task, Annotated[float, Field(ge=0, le=100)]] = {}
+    """How good it is for what, of 100; what is not named counts as `general`."""
+    caps: list[Capability] | None = None
+    """What it can do; default: everything its kind may."""
+    max_context: Annotated[int, Field(ge=1)] | None = None
+    """Tokens, in and out together."""
+    input_cost_per_token: Price | None = None
+    output_cost_per_token: Price | None = None
+    cache_read_input_token_cost: Price | None = None
+    input_cost_per_second: Price | None = None
+    input_cost_per_character: Price | None = None
+    output_cost_per_image: Price | None = None
+
+
+class RouteSettings(Section):
+    """`[routes.TASK]`: models in the order in which they are tried, instead of by quality and price."""
+
+    balanced: EngineRefs | None = None
+    cheapest: EngineRefs | None = None
+    smartest: EngineRefs | None = None
 
 
 class VoiceSettings(Section):
@@ -184,6 +211,16 @@ class LimitSettings(Section):
     """How long the transcript of an ended call can be fetched; 0 keeps none."""
     tokens_per_minute: Annotated[int, Field(ge=1)] = 600
     """Tokens minted per API key."""
+    requests_per_minute: Annotated[int, Field(ge=1)] = 6000
+    """One-shot requests per API key."""
+    spend_usd_per_day: Annotated[float, Field(gt=0)] | None = None
+    """What the one-shot requests of one API key may cost in a day (UTC)."""
+    file_seconds: Annotated[int, Field(ge=60, le=30 * 86_400)] = 86_400
+    """How long made speech and images can be fetched."""
+    files_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
+    """What such files may take in the data folder, all together."""
+    fetch_seconds: Annotated[float, Field(gt=0, le=120)] = 20.0
+    """How long the server waits for a URL in a request."""
 
 
 class Settings(Section):
@@ -191,12 +228,17 @@ class Settings(Section):
     agents: dict[Name, AgentSettings] = {}
     vendors: dict[Name, VendorSettings] = {}
     models: list[ModelSettings] = []
+    routes: dict[RouteName, RouteSettings] = {}
     voices: dict[Name, VoiceSettings] = {}
     live: LiveSettings = LiveSettings()
     token: TokenSettings = TokenSettings()
     ice: IceSettings = IceSettings()
     network: NetworkSettings = NetworkSettings()
     limits: LimitSettings = LimitSettings()
+
+    def route(self, task: str) -> RouteSettings | None:
+        """The explicit orders for `task`, if there are any."""
+        return next((route for name, route in self.routes.items() if name == task), None)
 
     def agent(self, name: str) -> AgentSettings | None:
         """The agent called `name`; `default` exists always."""

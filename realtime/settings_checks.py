@@ -16,7 +16,19 @@ from realtime.toml_lines import KeyPath
 BUILT_IN = ("embedded", "instant")
 """Engines that need no vendor."""
 
-_KINDS = {"stt": "speech to text", "chat": "chat", "tts": "text to speech"}
+_CALL_KINDS = ("stt", "chat", "tts")
+"""What a live call is made of."""
+
+_KINDS = {
+    "stt": "speech to text",
+    "chat": "chat",
+    "tts": "text to speech",
+    "embed": "embeddings",
+    "image": "images",
+}
+
+_ROUTE_KINDS = {"embed": "embed", "image": "image", "tts": "tts", "asr": "stt"}
+"""What `[routes.NAME]` lists; chat models for every other name."""
 
 
 def check_references(data: Mapping[str, Any]) -> list[Finding]:
@@ -91,13 +103,20 @@ def _check_models(data: Mapping[str, Any], vendors: set[str]) -> Iterator[Findin
 
 
 def _check_engine_references(data: Mapping[str, Any], engines: _Engines) -> Iterator[Finding]:
-    places: list[tuple[KeyPath, Any, str]] = [(("live", kind), _table(data, "live").get(kind), kind) for kind in _KINDS]
+    places: list[tuple[KeyPath, Any, str]] = [
+        (("live", kind), _table(data, "live").get(kind), kind) for kind in _CALL_KINDS
+    ]
     for name, agent in _table(data, "agents").items():
         if isinstance(agent, dict):
-            places += [(("agents", name, kind), agent.get(kind), kind) for kind in _KINDS]
+            places += [(("agents", name, kind), agent.get(kind), kind) for kind in _CALL_KINDS]
     for name, voice in _table(data, "voices").items():
         if isinstance(voice, dict) and isinstance(voice.get("engine"), str):
             places.append((("voices", name, "engine"), voice["engine"], "tts"))
+    for name, route in _table(data, "routes").items():
+        if isinstance(route, dict):
+            places += [
+                (("routes", name, prefer), refs, _ROUTE_KINDS.get(name, "chat")) for prefer, refs in route.items()
+            ]
     for path, value, kind in places:
         refs = [(path, value)] if isinstance(value, str) else [((*path, i), ref) for i, ref in _indexed(value)]
         for place, ref in refs:

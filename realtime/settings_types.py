@@ -178,3 +178,7 @@ LockableField = Literal[
     "instructions", "output_modalities", "audio", "tools", "tool_choice", "max_output_tokens", "truncation", "tracing",
     "prompt", "include",
 ]  # fmt: skip
+
+Task = Literal["general", "reasoning", "coding", "long_context"]
+RouteName = Literal["general", "reasoning", "coding", "long_context", "vision", "embed", "image", "tts", "asr"]
+Capability = Literal["tools", "json_object", "json_schema", "vision", "temperature", "dimensions", "size", "batch"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from media.audio import Pcm
 
@@ -20,11 +20,21 @@ from media.audio import Pcm
 class EngineError(Exception):
     """An engine could not do its work. `code` is a short snake_case name for logs and clients."""
 
-    def __init__(self, message: str, *, code: str = "engine_error", engine: str = "", retryable: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "engine_error",
+        engine: str = "",
+        retryable: bool = True,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.engine = engine
         self.retryable = retryable
+        self.retry_after = retry_after
+        """Seconds the vendor asked to be left alone for, when it said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,7 @@ class EngineInfo:
     """What an engine is, for the start screen and `/v1/ai/status`. `quality`: honest words, or None when unknown."""
 
     name: str
-    kind: Literal["chat", "stt", "tts", "vad"]
+    kind: Literal["chat", "stt", "tts", "vad", "embed", "image"]
     vendor: str
     model: str
     version: str | None = None
@@ -124,6 +134,16 @@ ToolChoice: TypeAlias = Literal["auto", "none", "required"] | str
 
 
 @dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """`json_object`: any JSON object; `json_schema`: one that fits `schema`."""
+
+    type: Literal["json_object", "json_schema"]
+    schema: Mapping[str, Any] | None = None
+    name: str = "answer"
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     messages: Sequence[Message]
     tools: Sequence[Tool] = ()
@@ -131,6 +151,11 @@ class ChatRequest:
     max_tokens: int | None = None
     temperature: float | None = None
     session: str = ""
+    response_format: ResponseFormat | None = None
+    cache_key: str | None = None
+    """Requests with the same key share their beginning: the vendor may keep its work on it."""
+    exact: bool = False
+    """A parameter that the model does not take is an error, and not left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +186,8 @@ class ChatEnd:
 
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
     usage: Usage | None = None
+    dropped: tuple[str, ...] = ()
+    """Parameters of the request that the model did not take."""
 
 
 ChatDelta: TypeAlias = TextDelta | ToolCallDelta | ChatEnd
@@ -221,3 +248,89 @@ class TextToSpeech(Protocol):
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+# --- embeddings -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector for each text, in order; `input_tokens` is None when the engine does not say."""
+
+    vectors: Sequence[Sequence[float]]
+    input_tokens: int | None = None
+
+
+class Embedder(Protocol):
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def embed(
+        self, texts: Sequence[str], *, dimensions: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Embeddings]]:
+        """One `Embeddings`. Raises `EngineError`, also for `dimensions` that the model does not have."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    data: bytes
+    mime: str
+
+
+class ImageGenerator(Protocol):
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def generate(
+        self, prompt: str, *, size: tuple[int, int] | None = None, count: int = 1
+    ) -> AbstractAsyncContextManager[AsyncIterator[Image]]:
+        """`count` images as they are ready; `size` is width and height, None for the engine's own choice."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+# --- whole recordings -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """Seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of speech in seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+    words: tuple[SpokenWord, ...] = ()
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    text: str
+    language: str | None = None
+    segments: tuple[Segment, ...] = ()
+
+
+@runtime_checkable
+class RecordingTranscriber(Protocol):
+    """A recogniser that takes whole recordings, and knows more of them than its live stream tells."""
+
+    def transcription(self, pcm: Pcm, options: SttOptions) -> AbstractAsyncContextManager[AsyncIterator[Transcription]]:
+        """One `Transcription` of 16 kHz samples. Raises `EngineError`."""

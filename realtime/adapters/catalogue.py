@@ -15,24 +15,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
-from realtime.adapters.base import ChatModel, EngineInfo, SpeechToText, TextToSpeech
+from realtime.adapters.base import ChatModel, Embedder, EngineInfo, ImageGenerator, SpeechToText, TextToSpeech
+from realtime.adapters.breaker import Breaker
+from realtime.adapters.embedded.drawing import Placeholder
+from realtime.adapters.embedded.eyes import Eyes
+from realtime.adapters.embedded.hashing import HashingEmbedder
 from realtime.adapters.embedded.recogniser import recogniser
 from realtime.adapters.embedded.responder import Responder
 from realtime.adapters.embedded.voice import voice
 from realtime.adapters.failover import Breakers, FirstOfChat, FirstOfSpeechToText, FirstOfTextToSpeech
 from realtime.adapters.instant import InstantChat, InstantRecogniser, InstantVoice
+from realtime.adapters.offers import offers
+from realtime.adapters.routing import Model
 from realtime.mistakes import nearest
 from realtime.settings import AgentSettings, EngineRef, ModelSettings, Settings
 
 if TYPE_CHECKING:
     from realtime.adapters.openai_vendor import OpenAIVendor
 
-Kind: TypeAlias = Literal["stt", "chat", "tts"]
-Engine: TypeAlias = SpeechToText | ChatModel | TextToSpeech
+Kind: TypeAlias = Literal["stt", "chat", "tts", "embed", "image"]
+Engine: TypeAlias = SpeechToText | ChatModel | TextToSpeech | Embedder | ImageGenerator
 Builder: TypeAlias = Callable[[], Engine]
 EngineT = TypeVar("EngineT", SpeechToText, ChatModel, TextToSpeech)
 
 KINDS: tuple[Kind, ...] = ("stt", "chat", "tts")
+"""Of the engines of a call."""
 
 OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
@@ -88,6 +95,10 @@ class Catalogue:
         self._vendors: dict[str, OpenAIVendor] = {}
         self._built: dict[tuple[Kind, EngineRef], Engine] = {}
         self._lists: dict[tuple[Kind, tuple[EngineRef, ...]], Engine] = {}
+        self._started: dict[int, asyncio.Task[None]] = {}
+        """By the id of an engine that only one-shot requests use."""
+        self.offers: tuple[Model, ...] = offers(settings, override=override)
+        """Every model that a one-shot request may have."""
         self._name_of: dict[int, EngineRef] = {}
         """Full reference by the id of the engine it means; the engines live as long as the catalogue."""
 
@@ -142,6 +153,24 @@ class Catalogue:
         if name in OPENAI_VOICES:
             return own[OPENAI_VOICES.index(name) % len(own)]
         return default
+
+    # --- for one-shot requests ------------------------------------------------------------------
+
+    async def engine(self, model: Model) -> Engine:
+        """The engine of one of `offers`, started; the same that a call would have."""
+        engine = self._engine(model.kind, model.ref)
+        starting = self._started.get(id(engine))
+        if starting is None or (starting.done() and (starting.cancelled() or starting.exception() is not None)):
+            # A task of its own: the first to ask may leave while others wait.
+            starting = self._started[id(engine)] = asyncio.create_task(engine.start())
+        await asyncio.shield(starting)
+        return engine
+
+    def breaker(self, model: Model) -> Breaker:
+        return self._breakers.of(self._engine(model.kind, model.ref))
+
+    def healthy(self, model: Model) -> bool:
+        return self.breaker(model).healthy(self._breakers.clock())
 
     # --- lifetime -----------------------------------------------------------------------------
 
@@ -263,7 +292,7 @@ class Catalogue:
         return [*built_in, *models, *(f"{vendor}/MODEL" for vendor in self._settings.vendors)]
 
     def _of_vendor(self, kind: Kind, vendor_name: str, model: str, settings: ModelSettings | None) -> Engine:
-        from realtime.adapters import openai, openai_vendor
+        from realtime.adapters import openai, openai_media, openai_vendor
 
         if vendor_name not in self._settings.vendors:
             raise UnknownEngine(model, kind, self._known(kind), f"there is no vendor {vendor_name!r}")
@@ -278,12 +307,19 @@ class Catalogue:
                 return openai.OpenAIChat(vendor, model, temperature=settings.temperature if settings else None)
             case "tts":
                 return openai.OpenAITextToSpeech(vendor, model)
+            case "embed":
+                return openai_media.OpenAIEmbedder(vendor, model)
+            case "image":
+                return openai_media.OpenAIImages(vendor, model)
 
 
 _BUILT_IN: dict[tuple[str, Kind], Builder] = {
     ("embedded", "stt"): recogniser,
     ("embedded", "chat"): Responder,
     ("embedded", "tts"): voice,
+    ("embedded", "embed"): HashingEmbedder,
+    ("embedded", "image"): Placeholder,
+    ("embedded-eyes", "chat"): Eyes,
     ("instant", "stt"): InstantRecogniser,
     ("instant", "chat"): InstantChat,
     ("instant", "tts"): InstantVoice,

@@ -131,14 +131,15 @@ class _Engines(Generic[EngineT]):
 class _Verdict:
     """Whether an attempt has given output: from then on it is the only one."""
 
-    def __init__(self, breaker: Breaker) -> None:
+    def __init__(self, breaker: Breaker, clock: Callable[[], float]) -> None:
         self._breaker = breaker
+        self._clock = clock
         self.given = False
 
     def good(self) -> None:
         if not self.given:
             self.given = True
-            self._breaker.succeeded()
+            self._breaker.succeeded(self._clock())
 
 
 class _Run(Generic[EngineT]):
@@ -164,7 +165,7 @@ class _Run(Generic[EngineT]):
     def attempt(self, engine: EngineT) -> Iterator[_Verdict]:
         """Keeps the books of one attempt. An error before its output is noted, a later one raised."""
         breaker, began = self._breakers.of(engine), self._breakers.clock()
-        verdict = _Verdict(breaker)
+        verdict = _Verdict(breaker, self._breakers.clock)
         try:
             yield verdict
         except EngineError as error:

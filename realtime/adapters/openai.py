@@ -58,7 +58,9 @@ MAX_SPEECH_BYTES = 600 * RATE_OUT * 8
 """Bytes: ten minutes of audio in the widest format, for a request of at most 4,096 characters."""
 
 
-class _Engine:
+class Engine:
+    """One model of an address."""
+
     def __init__(self, vendor: OpenAIVendor, model: str, info: EngineInfo) -> None:
         self._vendor = vendor
         self._model = model
@@ -75,7 +77,7 @@ class _Engine:
         await self._vendor.close(self)
 
 
-class OpenAIChat(_Engine):
+class OpenAIChat(Engine):
     """A `ChatModel` on `/chat/completions`."""
 
     def __init__(self, vendor: OpenAIVendor, model: str, *, temperature: float | None = None) -> None:
@@ -155,7 +157,7 @@ async def _tail(pieces: AsyncIterator[bytes], lines: Lines, events: ChatEvents) 
                     limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
 
 
-class OpenAISpeechToText(_Engine):
+class OpenAISpeechToText(Engine):
     """A `SpeechToText` on `/audio/transcriptions`: one file per utterance, sent when it is over."""
 
     def __init__(self, vendor: OpenAIVendor, model: str) -> None:
@@ -255,7 +257,7 @@ class _Utterance:
         yield Transcript(text, final=True)
 
 
-class OpenAITextToSpeech(_Engine):
+class OpenAITextToSpeech(Engine):
     """A `TextToSpeech` on `/audio/speech`; word times are estimated, the API has none."""
 
     def __init__(self, vendor: OpenAIVendor, model: str) -> None:

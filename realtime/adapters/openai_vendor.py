@@ -36,6 +36,9 @@ KEEP_ALIVE_S = 60.0
 WARM_UP_S = 2.0
 """Seconds that a vendor may delay the server's start by."""
 
+MAX_RETRY_AFTER_S = 3600.0
+"""Seconds a vendor may ask for; more is a mistake, or an outage that a breaker handles better."""
+
 MAX_ERROR_BYTES = 1 << 16
 MAX_MESSAGE = 300
 
@@ -132,7 +135,7 @@ class OpenAIVendor:
                         async with Answer(self, self.name, stream.response, 1 << 22) as answer:
                             await answer.read()
             except EngineError as error:
-                if error.code != "bad_request":  # some servers have no list of models
+                if error.code not in ("bad_request", "not_found"):  # some servers have no list of models
                     logger.warning("vendor %s", error)
 
     async def close(self, user: object) -> None:
@@ -210,15 +213,24 @@ class OpenAIVendor:
         if status in (400, 422):
             return Refusal(self._message(engine, error.message), engine=engine, param=error.param)
         if status == 429:
-            return self._error(engine, error.message, "rate_limited")
+            wait = _seconds(error.response.headers.get("retry-after"))
+            return self._error(engine, error.message, "rate_limited", retry_after=wait)
         if status in (408, 504):
             return self._error(engine, f"no answer in time ({status})", "timeout")
+        if status in (409, 425):
+            return self._error(engine, error.message, "busy")
+        if status == 404:
+            return self._error(engine, error.message, "not_found", retryable=False)
         if 400 <= status < 500:
             return self._error(engine, error.message, "bad_request", retryable=False)
-        return self._error(engine, error.message, "bad_response")
+        wait = _seconds(error.response.headers.get("retry-after")) if status in (503, 529) else None
+        return self._error(engine, error.message, "bad_response", retry_after=wait)
 
-    def _error(self, engine: str, text: str, code: str, *, retryable: bool = True) -> EngineError:
-        return EngineError(self._message(engine, text), code=code, engine=engine, retryable=retryable)
+    def _error(
+        self, engine: str, text: str, code: str, *, retryable: bool = True, retry_after: float | None = None
+    ) -> EngineError:
+        message = self._message(engine, text)
+        return EngineError(message, code=code, engine=engine, retryable=retryable, retry_after=retry_after)
 
     def _message(self, engine: str, text: str) -> str:
         text = " ".join(text[: 4 * MAX_MESSAGE].split())
@@ -261,6 +273,15 @@ class OpenAIVendor:
         """The SDK reads the whole body of an error: let it be a short one."""
         if response.status_code >= 300 and isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = _Bounded(response.stream, self.timeout_s)
+
+
+def _seconds(header: str | None) -> float | None:
+    """`Retry-After` in seconds; the form with a date is rare enough to be passed over."""
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= MAX_RETRY_AFTER_S else None
 
 
 def _written(body: Mapping[str, Any]) -> bytes:

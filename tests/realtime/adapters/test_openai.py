@@ -244,7 +244,7 @@ FAILURES = [
     pytest.param(Plan(status=403), "auth_failed", False, id="403"),
     pytest.param(Plan(status=429), "rate_limited", True, id="429"),
     pytest.param(Plan(status=400, message=f"no, {KEY}, no"), "bad_request", False, id="400"),
-    pytest.param(Plan(status=404), "bad_request", False, id="404"),
+    pytest.param(Plan(status=404), "not_found", False, id="404"),
     pytest.param(Plan(status=500), "bad_response", True, id="500"),
     pytest.param(Plan(status=503), "bad_response", True, id="503"),
     pytest.param(Plan(status=504), "timeout", True, id="504"),
