@@ -19,6 +19,7 @@ from realtime.presets import PRESETS, PresetName
 
 if TYPE_CHECKING:
     from realtime.settings import Settings
+    from realtime.store.base import Store
     from token_service.api_keys import ApiKey, ApiKeys
 
 T = TypeVar("T")
@@ -75,6 +76,12 @@ def serve(
     tls_key: Annotated[
         Path | None, typer.Option("--tls-key", exists=True, dir_okay=False, help="Its private key, PEM.")
     ] = None,
+    tls: Annotated[
+        Literal["self-signed"] | None,
+        typer.Option(
+            help="A certificate of the server's own, so that phones on this network may use their microphone."
+        ),
+    ] = None,
     engines: Annotated[
         Literal["instant"] | None,
         typer.Option(help="For measuring: engines that answer at once with fixed text and a tone."),
@@ -89,6 +96,8 @@ def serve(
     """
     if (tls_cert is None) != (tls_key is None):
         _stop("--tls-cert and --tls-key go together")
+    if tls is not None and tls_cert is not None:
+        _stop("--tls self-signed makes a certificate; it does not go with --tls-cert")
     path = _config_path(config)
     settings = _load(path)
     server = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -105,7 +114,7 @@ def serve(
     from realtime.store.base import StoreError
     from token_service.keys import KeyFileError
 
-    options = Options(path, tls_cert, tls_key, engines, log_level)
+    options = Options(path, tls_cert, tls_key, tls is not None, engines, log_level)
     try:
         run(settings, options, os.environ, Console())
     except (
@@ -119,6 +128,22 @@ def serve(
         UnsupportedAiortc,
     ) as error:
         _stop(str(error))
+
+
+@app.command()
+def link(
+    url: Annotated[
+        str | None, typer.Option("--url", help="Where the page is opened. Default: where the server last listened.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Print a link that opens the page in one browser, once, within 15 minutes."""
+    from realtime.web.access import new_link
+
+    made = _with_store(_load(_config_path(config)), lambda store: new_link(store, url))
+    if made is None:
+        _stop("the server has not run with this data folder yet; start it, or say --url")
+    typer.echo(made)
 
 
 @app.command()
@@ -338,15 +363,21 @@ def _url(settings: Settings, option: str | None) -> str:
 
 def _with_keys(settings: Settings, use: Callable[[ApiKeys], Coroutine[Any, Any, T]]) -> T:
     """What `use` makes of the data folder's keys."""
+    from token_service.api_keys import ApiKeys
+
+    return _with_store(settings, lambda store: use(ApiKeys(store)))
+
+
+def _with_store(settings: Settings, use: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+    """What `use` makes of the data folder's store."""
     from realtime.local import open_store
     from realtime.settings import SettingsError, data_folder
     from realtime.store.base import StoreError
-    from token_service.api_keys import ApiKeys
 
     async def run() -> T:
         store = open_store(data_folder(settings))
         try:
-            return await use(ApiKeys(store))
+            return await use(store)
         finally:
             await store.close()
 

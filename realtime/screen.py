@@ -36,6 +36,7 @@ class Facts:
     made_key: str | None
     key: str | None
     notices: Sequence[str]
+    link: str | None = None
 
 
 Section = tuple[str, list[str]]
@@ -100,10 +101,18 @@ def _engine(info: EngineInfo) -> list[str]:
     return lines
 
 
+def _page(facts: Facts) -> list[str]:
+    if facts.link is None:
+        return [f"In the browser: {facts.url}/"]
+    again = f"`{facts.command} link` prints another"
+    return [f"In the browser, with a link that works once, within 15 minutes ({again}):", f"  {facts.link}"]
+
+
 def _next_steps(facts: Facts) -> list[str]:
     place = "" if facts.url == DEFAULT_URL else f" --url {facts.url}"
     key = facts.key or "YOUR_KEY"
     steps = [
+        *_page(facts),
         f"{facts.command} talk --wav {facts.question} --out answer.wav{place}",
         f'curl -s {facts.url}/v1/ai/realtime/token -H "Authorization: Bearer {key}" '
         "-H 'Content-Type: application/json' -d '{}'",

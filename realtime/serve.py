@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import os
 import shlex
@@ -15,22 +16,24 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import ifaddr
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 
-from realtime import development_key
+from realtime import development_key, self_signed
 from realtime.adapters.base import EngineInfo
 from realtime.app import create_app
 from realtime.local import command_name, local_url, open_store
 from realtime.noticed import is_loopback, notices
 from realtime.screen import Facts, show
 from realtime.settings import Settings, data_folder
+from realtime.web import access
 from token_service.api_keys import ApiKeys
 
 GRACE_SECONDS = 5
@@ -57,6 +60,8 @@ class Options:
     config: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    self_signed: bool = False
+    """TLS with a certificate of our own instead of those two."""
     engines: Literal["instant"] | None = None
     log_level: str = "info"
 
@@ -75,14 +80,16 @@ class _Server(uvicorn.Server):
 def run(settings: Settings, options: Options, environ: Mapping[str, str], console: Console) -> None:
     """Serve until told to stop. Raises `CannotServe`, `SettingsError`, or what `create_app` raises."""
     configure_logging(options.log_level)
+    if options.self_signed:
+        options = _with_certificate(settings, options)
     listener = listen(settings.server.host, settings.server.port)
     with listener:
-        made_key = None if settings.server.api_key else asyncio.run(_development_key(data_folder(settings)))
-        app = create_app(settings, engines=options.engines)
         port = listener.getsockname()[1]
+        prepared = asyncio.run(_prepare(settings, page_url(settings, port, tls=options.tls_cert is not None)))
+        app = create_app(settings, engines=options.engines)
 
         def say() -> None:
-            show(_facts(settings, options, environ, port, app.state.services.catalogue.infos(), made_key), console)
+            show(_facts(settings, options, environ, port, app.state.services.catalogue.infos(), prepared), console)
 
         server = _Server(_uvicorn_config(app, options), say)
         try:
@@ -146,12 +153,53 @@ def _uvicorn_config(app: FastAPI, options: Options) -> uvicorn.Config:
     return config
 
 
-async def _development_key(folder: Path) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """`made_key`: the development key, when this start made one. `link`: opens the page once, where that is needed."""
+
+    made_key: str | None
+    link: str | None
+
+
+async def _prepare(settings: Settings, url: str) -> _Prepared:
+    folder = data_folder(settings)
     store = open_store(folder)
     try:
-        return await development_key.ensure(ApiKeys(store), folder)
+        keys = ApiKeys(store)
+        made_key = None if settings.server.api_key else await development_key.ensure(keys, folder)
+        await access.remember_address(store, url)
+        here_alone = is_loopback(settings.server.host) and await access.trust(settings, keys)()
+        return _Prepared(made_key, None if here_alone else await access.new_link(store, url))
     finally:
         await store.close()
+
+
+def page_url(settings: Settings, port: int, *, tls: bool) -> str:
+    """Where others open the page: the public address, else the first address of this machine that listens."""
+    server = settings.server
+    if server.public_url is not None:
+        return server.public_url
+    host = server.host
+    if host in ("", "0.0.0.0", "::"):
+        own = [address for address in machine_addresses() if not is_loopback(address)]
+        host = next((address for address in own if (":" in address) == (host == "::")), host)
+    return local_url(host, port, tls=tls)
+
+
+def machine_addresses() -> list[str]:
+    """Addresses of this machine's interfaces, link-local ones left out."""
+    found = [str(ip.ip if isinstance(ip.ip, str) else ip.ip[0]) for a in ifaddr.get_adapters() for ip in a.ips]
+    return [address for address in found if not ipaddress.ip_address(address).is_link_local]
+
+
+def _with_certificate(settings: Settings, options: Options) -> Options:
+    public = settings.network.public_address
+    names = [*machine_addresses(), *([public] if public else [])]
+    try:
+        certificate, key = self_signed.ensure(data_folder(settings), names)
+    except OSError as error:
+        raise CannotServe(f"the self-signed certificate cannot be kept: {error}") from None
+    return replace(options, tls_cert=certificate, tls_key=key)
 
 
 def _facts(
@@ -160,12 +208,12 @@ def _facts(
     environ: Mapping[str, str],
     port: int,
     engines: Sequence[EngineInfo],
-    made_key: str | None,
+    prepared: _Prepared,
 ) -> Facts:
     folder = data_folder(settings)
     tls = options.tls_cert is not None
     found = notices(settings, environ, tls=tls)
-    if made_key is not None and not is_loopback(settings.server.host):
+    if prepared.made_key is not None and not is_loopback(settings.server.host):
         found.append("The development key opens everything. Revoke it before others can reach this server.")
     return Facts(
         version=version("infrai-realtime"),
@@ -176,7 +224,8 @@ def _facts(
         engines=engines,
         command=command_name(),
         question=str(EXAMPLE) if EXAMPLE.exists() else "question.wav",
-        made_key=made_key,
+        made_key=prepared.made_key,
+        link=prepared.link,
         key=_key_in_shell(settings, folder, environ),
         notices=found,
     )

@@ -31,6 +31,7 @@ VISIT_SECONDS = 12 * 3600
 COOKIE = "realtime_page"
 MAX_SECRET_CHARS = 128
 _SECRET_BYTES = 32
+_ADDRESS = "page:address"
 _FORWARDED = ("forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip")
 _FORWARDED_PREFIX = "x-forwarded-"
 
@@ -74,8 +75,18 @@ def trust(settings: Settings, api_keys: ApiKeys) -> Callable[[], Awaitable[bool]
     return trusts_this_machine
 
 
-async def new_link(store: Store, url: str) -> str:
-    """A link to the page at `url` that opens it once."""
+async def remember_address(store: Store, url: str) -> None:
+    """Where the page is, for `realtime link` beside the running server."""
+    await store.put(_ADDRESS, url.encode())
+
+
+async def new_link(store: Store, url: str | None = None) -> str | None:
+    """A link that opens the page once: at `url`, else where the server last was; None when it never ran."""
+    if url is None:
+        known = await store.get(_ADDRESS)
+        if known is None:
+            return None
+        url = known.decode()
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     await store.put(_link(secret), b"", ttl=LINK_SECONDS)
     return f"{url.rstrip('/')}/#link={secret}"
