@@ -18,9 +18,11 @@ from media.peer import Peer
 from media.vad import Vad
 from realtime import problems
 from realtime.adapters.catalogue import Catalogue
+from realtime.live.client_secrets import client_secret_routes
 from realtime.live.policy import Policy
 from realtime.live.routes import session_routes
 from realtime.live.sessions import Sessions
+from realtime.live.websocket import WebSocketRoutes, websocket_routes
 from realtime.local import open_store
 from realtime.noticed import is_loopback
 from realtime.observe.metrics import Metrics
@@ -98,6 +100,12 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
     )
     app.include_router(token_routes(services.authenticator, services.minter))
     app.include_router(calls_routes(handlers))
+    app.include_router(calls_routes(handlers, prefix="/v1/realtime"))
+    app.include_router(client_secret_routes(services.authenticator, services.minter, services.policy))
+    sockets = WebSocketRoutes(
+        services.sessions, services.authenticator, services.used_tokens, partial(load_session, services.store)
+    )
+    app.include_router(websocket_routes(sockets))
     app.include_router(session_routes(services.sessions, services.authenticator, services.used_tokens))
     app.include_router(health_routes(services.sessions, services.catalogue, services.pacer, services.metrics, VERSION))
     page = PageAccess(services.store, trust(settings, services.api_keys))

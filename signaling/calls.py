@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from media.leg import Leg
 from media.network import NetworkError
@@ -173,8 +173,8 @@ class CallRoutes:
 
     async def post(self, request: Request, prefix: str) -> Response:
         caller = await self._callers.caller(request.headers.get("authorization"))
-        claims = _claims_of(caller, request)
-        _check_origin(claims, request)
+        claims = claims_of(caller, request)
+        check_origin(claims, request)
         body, wished = await read_offer(request)
         offer = guard_offer(body, allow_loopback=self._allow_loopback, codecs=self._codecs)
         digest = hashlib.sha256(body.encode() if isinstance(body, str) else body).hexdigest()
@@ -288,9 +288,9 @@ class CallRoutes:
         """The call, for the token that opened it or a key with the scope; to anybody else it does not exist."""
         caller = await self._callers.caller(request.headers.get("authorization"), allow_expired=True)
         if isinstance(caller, ApiKey):
-            _check_scope(caller)
+            check_scope(caller)
         else:
-            _check_origin(caller, request)
+            check_origin(caller, request)
         handle = self._calls.find(call_id(id_))
         if handle is None or not (
             isinstance(caller, ApiKey) or caller.session_id == handle.session_id or caller.jti == handle.claims.jti
@@ -337,14 +337,14 @@ def calls_routes(handlers: CallRoutes, *, prefix: str = DEFAULT_PREFIX) -> APIRo
 # -- who ----------------------------------------------------------------------------------------------
 
 
-def _claims_of(caller: ApiKey | Claims, request: Request) -> Claims:
+def claims_of(caller: ApiKey | Claims, request: HTTPConnection) -> Claims:
     """What the caller may do; an API key with the scope stands for a reusable token of its own making."""
     agent = request.query_params.get("agent")
     if isinstance(caller, Claims):
         if agent is not None and agent != caller.agent:
             raise Forbidden("This token is for another agent.", code="agent_not_allowed")
         return caller
-    _check_scope(caller)
+    check_scope(caller)
     if caller.agent is not None and agent not in (None, caller.agent):
         raise Forbidden("This key is for another agent.", code="agent_not_allowed")
     now = int(time.time())
@@ -360,12 +360,12 @@ def _claims_of(caller: ApiKey | Claims, request: Request) -> Claims:
     )
 
 
-def _check_scope(key: ApiKey) -> None:
+def check_scope(key: ApiKey) -> None:
     if not key.allows("calls"):
         raise Forbidden("This needs a key with the scope 'calls'.", code="missing_scope")
 
 
-def _check_origin(claims: Claims, request: Request) -> None:
+def check_origin(claims: Claims, request: HTTPConnection) -> None:
     """A token for pages works from those pages only, and not without an Origin, which browsers send here."""
     if not claims.origins:
         return

@@ -25,6 +25,8 @@ from token_service.keys import SigningKeys
 ALGORITHM = "EdDSA"
 MIN_TTL_SECONDS = 10
 MAX_TTL_SECONDS = 3600
+MAX_REUSABLE_TTL_SECONDS = 7200
+"""OpenAI's client secrets may live this long."""
 MAX_TOKEN_BYTES = 4096
 """A token of ours with every claim is under 3 kB; more is refused before it is parsed."""
 LEEWAY_SECONDS = 5
@@ -86,8 +88,9 @@ class Tokens:
         session_id: str | None = None,
     ) -> tuple[str, Claims]:
         """A signed token and what it says. ValueError when the claims cannot be put in a token of ours."""
-        if not MIN_TTL_SECONDS <= ttl_seconds <= MAX_TTL_SECONDS:
-            raise ValueError(f"ttl_seconds must be {MIN_TTL_SECONDS} to {MAX_TTL_SECONDS}, not {ttl_seconds}")
+        longest = MAX_REUSABLE_TTL_SECONDS if reusable else MAX_TTL_SECONDS
+        if not MIN_TTL_SECONDS <= ttl_seconds <= longest:
+            raise ValueError(f"ttl_seconds must be {MIN_TTL_SECONDS} to {longest}, not {ttl_seconds}")
         now = int(self._clock())
         claims = Claims(
             session_id=session_id or new_session_id(),

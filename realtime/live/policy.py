@@ -44,6 +44,10 @@ class Policy:
         """`name` when it is one of the chat models. Clients of OpenAI name theirs: those mean our default."""
         return name if isinstance(name, str) and name in self._catalogue.known_models() else None
 
+    def named_agent(self, name: object) -> str | None:
+        """The agent that an OpenAI client means by `model=NAME`."""
+        return name if isinstance(name, str) and name in self._settings.agents else None
+
     def config(
         self,
         session_id: str,
@@ -65,6 +69,8 @@ class Policy:
             session_id, name, chosen, model=effective_model, voice=voice or chosen.voice or "alloy"
         )
         if session:
+            if session.get("type") == "transcription":
+                config.data["type"] = "transcription"
             try:
                 config.update(session)
             except WireError as error:

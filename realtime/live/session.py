@@ -151,6 +151,7 @@ class Session:
         self._inputs: deque[Input] = deque()
         self._handling = False
         self._ended = False
+        self._over = asyncio.Event()
 
     def begin(self) -> None:
         """Take the leg and say who we are. Called once, before the leg is answered."""
@@ -210,6 +211,7 @@ class Session:
 
     def on_closed(self, reason: str) -> None:
         self._ended = True
+        self._over.set()
         self._detector.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -457,6 +459,15 @@ class Session:
         log.info("turn session=%s response=%s status=%s %s", self.id, turn.response_id, turn.status, shown)
         if self.config.includes("realtime.turn.metrics"):
             self._send(wire.TurnMetrics(response_id=turn.response_id, metrics=numbers))
+
+    @property
+    def position_ms(self) -> float:
+        """Media time: all audio that came."""
+        return self._position_ms
+
+    async def ended(self) -> None:
+        """Wait until the call is over."""
+        await self._over.wait()
 
     def transcript(self) -> list[dict[str, str]]:
         """What was said and heard so far: `[{role, text, item_id}]`."""

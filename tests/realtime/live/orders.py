@@ -75,7 +75,7 @@ class OrderChecker:
         self.stopped.add(event["item_id"])
 
     def _input_audio_buffer_committed(self, event: dict[str, Any]) -> None:
-        assert event["item_id"] in self.stopped
+        assert self.speaking != event["item_id"], "what the detector hears is committed when it has stopped"
         assert event["previous_item_id"] == (self.history[-1] if self.history else None)
         self.committed.add(event["item_id"])
 
@@ -98,7 +98,8 @@ class OrderChecker:
         assert event["item_id"] in self.committed - self.transcribed
 
     def _conversation_item_input_audio_transcription_completed(self, event: dict[str, Any]) -> None:
-        assert event["item_id"] in self.committed - self.transcribed
+        assert event["item_id"] in self.history
+        assert event["item_id"] not in self.transcribed
         assert event["usage"]["type"] == "duration"
         self.transcribed.add(event["item_id"])
 
