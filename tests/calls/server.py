@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.error import HTTPError
 
 import orjson
@@ -123,10 +124,27 @@ class Server:
         answer: dict[str, object] = orjson.loads(body)
         return answer
 
-    async def get(self, path: str) -> object:
+    async def get(self, path: str) -> Any:
         status, _, body = await self.request("GET", path)
         assert status == 200, body
         return orjson.loads(body)
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """The calls under way."""
+        return (await self.get("/v1/ai/realtime/sessions"))["data"]
+
+    async def until_calls(self, count: int, seconds: float = 5.0) -> None:
+        """Wait until this many calls are under way."""
+        end = time.monotonic() + seconds
+        while len(calls := await self.sessions()) != count:
+            assert time.monotonic() < end, f"{count} calls were to be left, there are {calls}"
+            await asyncio.sleep(0.02)
+
+    async def ended(self, reason: str) -> int:
+        """How many calls have ended for this reason since the start, as the metrics have it."""
+        _, _, body = await self.request("GET", "/metrics")
+        found = re.search(rf'^realtime_calls_ended_total{{reason="{reason}"}} (\S+)$', body.decode(), re.MULTILINE)
+        return int(float(found[1])) if found else 0
 
 
 def _open(request: urllib.request.Request) -> tuple[int, dict[str, str], bytes]:

@@ -110,7 +110,7 @@ async def test_the_same_offer_gets_the_same_answer_and_another_one_none(instant:
         # Nobody noticed any of it on the call itself.
         caller.ask("Are you still there?")
         await caller.wait_for("output_audio_buffer.started")
-        assert len((await instant.get("/v1/ai/realtime/sessions"))["data"]) == 1
+        assert len(await instant.sessions()) == 1
 
 
 async def refusal(server: Server, token: str) -> tuple[int, str]:
@@ -151,7 +151,7 @@ async def test_hanging_up_ends_the_call_within_a_second_for_both_sides(instant: 
         await asyncio.wait_for(caller.over.wait(), 3)
         assert time.monotonic() - began < 3  # a second is promised
         assert status == 200
-        assert (await instant.get("/v1/ai/realtime/sessions"))["data"] == []
+        assert await instant.sessions() == []
         status, _, body = await caller.hang_up()
         assert (status, code(body)) == (404, "call_not_found")
         assert await refusal(instant, caller.token) == (401, "token_used")
@@ -160,9 +160,7 @@ async def test_hanging_up_ends_the_call_within_a_second_for_both_sides(instant: 
 async def test_a_caller_that_hangs_up_by_itself_is_noticed_at_once(instant: Server):
     async with dial(instant) as caller:
         await caller.connection.close()
-        async with asyncio.timeout(3):
-            while (await instant.get("/v1/ai/realtime/sessions"))["data"]:
-                await asyncio.sleep(0.02)
+        await instant.until_calls(0, 3)
 
 
 async def test_trickled_candidates_are_taken_while_the_call_comes_up(instant: Server):
