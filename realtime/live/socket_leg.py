@@ -26,8 +26,9 @@ from media.resample import Resampler
 MAX_UNSENT_BYTES = 16 << 20
 """Text waiting for a client that does not read: about four minutes of speech in base64."""
 
-SLICE = RATE_IN // 5
-"""Samples handed on in one turn of the loop: 200 ms of audio, about 2 ms of work."""
+SLICE = 512
+"""Samples handed on in one turn of the loop: one window of the speech detector, which judges one a turn. A
+recording that comes whole must not run ahead of it."""
 
 
 class AudioFormat(Enum):
@@ -183,11 +184,8 @@ class SocketLeg:
         for start in range(0, len(pcm), SLICE):
             if self._listener is None or self._closed is not None:
                 return
-            now = time.monotonic()
-            piece = pcm[start : start + SLICE]
-            for at in range(0, len(piece), 1600):
-                self._listener.on_audio(piece[at : at + 1600], now)
-            if len(pcm) > SLICE:
+            self._listener.on_audio(pcm[start : start + SLICE], time.monotonic())
+            if start + SLICE < len(pcm):
                 await asyncio.sleep(0)
 
     def encode(self, pcm: Pcm) -> str:
