@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: serve test interop soak bench lint
+.PHONY: serve test interop soak bench lint chromium
 
 serve: .venv/ready ; @$(BIN)/realtime serve $(ARGS)
-test: .venv/ready ; $(PYTEST) $(ARGS)
+test: .venv/ready chromium ; $(PYTEST) $(ARGS)
 interop: .venv/ready ; @$(call suite,tests/interop)
 soak: .venv/ready ; @$(call suite,tests/soak)
 bench: .venv/ready ; $(BIN)/python -m benchmarks $(ARGS)
@@ -14,6 +14,13 @@ lint: .venv/ready ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN
 
 # Suites that `make test` leaves out: foreign peers, long runs.
 suite = if ls $(1)/test_*.py >/dev/null 2>&1; then $(PYTEST) $(1) $(ARGS); else echo "$(1) has no tests yet"; fi
+
+# The tests of the page need Debian's Chromium. Where it cannot be installed they are skipped, and say so.
+apt = $$(test "$$(id -u)" = 0 || echo sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120
+chromium:
+	@command -v chromium >/dev/null || { echo "Installing Chromium for the tests of the page"; \
+	  $(apt) update && $(apt) install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+	  || echo "No Chromium could be installed: the tests of the page will be skipped"
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d; with another one: make PYTHON=python3.12" % sys.version_info[:2])'
