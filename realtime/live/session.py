@@ -59,6 +59,7 @@ from realtime.live.effects import (
 from realtime.live.socket_leg import AudioError, AudioFormat, SocketLeg, decode
 from realtime.observe.metrics import Metrics
 from realtime.observe.turns import TurnRecord
+from realtime.problems import request_id
 
 log = logging.getLogger("realtime.live")
 
@@ -70,6 +71,8 @@ MAX_EARS = 4
 
 MAX_DELTA = 1000
 """Characters of chat text handled in one go, some 3 ms."""
+
+_ENGINES = {"stt": "Speech-to-text", "chat": "The chat model", "tts": "Text-to-speech"}
 
 LOOKBACK_SLACK_MS = 600
 """Kept beside the prefix padding: how late the detector may notice speech."""
@@ -121,6 +124,8 @@ class Session:
         on_end: Callable[[Session, str], None],
     ) -> None:
         self.id = config.id
+        self.log_ids = f"request={request_id()} session={config.id}"
+        """Which call, for every line of the log: the request is the one that opened it."""
         self.leg = leg
         self.config = config
         self.started_at = time.monotonic()
@@ -182,7 +187,7 @@ class Session:
             ear.push(pcm)
         except EngineError as error:
             # Too long for this recogniser: the words so far are worth more than none.
-            log.info("session=%s hears no more of %s: %s", self.id, ear.item_id, error)
+            log.info("%s hears no more of %s: %s", self.log_ids, ear.item_id, error)
             self._ears.pop(ear.item_id, None)
             ear.finish()
 
@@ -243,7 +248,7 @@ class Session:
             effects = self.conversation.handle(event, time.monotonic())
         except Exception:
             # A defect must cost one event of one call, not the call and never another.
-            log.exception("session=%s could not handle %s", self.id, type(event).__name__)
+            log.exception("%s could not handle %s", self.log_ids, type(event).__name__)
             self._send(wire.ErrorEvent.make("Something went wrong here.", code="internal", kind="server_error"))
             return
         self._carry_out_all(effects)
@@ -324,7 +329,7 @@ class Session:
         if self._tasks.get(key) is task:
             del self._tasks[key]
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("session=%s %s task failed", self.id, key[0], exc_info=error)
+            log.error("%s %s task failed", self.log_ids, key[0], exc_info=error)
 
     def _stop(self, generation: int) -> None:
         self._voices.pop(generation, None)
@@ -390,11 +395,20 @@ class Session:
             if not final:
                 raise EngineError("The recogniser gave no final transcript.", code="no_transcript")
         except Exception as error:
-            code, message = _blame(error, "speech-to-text")
-            self._metrics.engine_failed("stt", code)
-            self._tell(TranscriptFailed(ear.item_id, code, message))
+            self._tell(TranscriptFailed(ear.item_id, *self._blame(error, "stt")))
         finally:
             self._ears.pop(ear.item_id, None)
+
+    def _blame(self, error: Exception, kind: str) -> tuple[str, str]:
+        """A code and a sentence for an engine's failure; only expected failures are quoted to the caller."""
+        if isinstance(error, EngineError):
+            code, message = error.code, str(error)
+            log.warning("%s %s failed: %s (%s)", self.log_ids, kind, message, code)
+        else:
+            code, message = "engine_error", f"{_ENGINES[kind]} failed."
+            log.error("%s %s failed unexpectedly", self.log_ids, kind, exc_info=error)
+        self._metrics.engine_failed(kind, code)
+        return code, message
 
     # --- answering ----------------------------------------------------------------------------
 
@@ -406,9 +420,7 @@ class Session:
                         self._tell(ChatProduced(effect.generation, piece))
                         await asyncio.sleep(0)
         except Exception as error:
-            code, message = _blame(error, "the chat model")
-            self._metrics.engine_failed("chat", code)
-            self._tell(ChatFailed(effect.generation, code, message))
+            self._tell(ChatFailed(effect.generation, *self._blame(error, "chat")))
 
     def _voice(self, effect: Speak | FinishSpeaking) -> None:
         queue = self._voices.get(effect.generation)
@@ -426,9 +438,7 @@ class Session:
             self._tell(SpeechFinished(generation))  # first: an empty playout may end within wake()
             self.leg.wake()
         except Exception as error:
-            code, message = _blame(error, "text-to-speech")
-            self._metrics.engine_failed("tts", code)
-            self._tell(SpeechFailed(generation, code, message))
+            self._tell(SpeechFailed(generation, *self._blame(error, "tts")))
         finally:
             self._voices.pop(generation, None)
 
@@ -456,7 +466,7 @@ class Session:
         shown = " ".join(
             f"{name}={value}" for name, value in numbers.items() if value is not None and name != "engines"
         )
-        log.info("turn session=%s response=%s status=%s %s", self.id, turn.response_id, turn.status, shown)
+        log.info("turn %s response=%s status=%s %s", self.log_ids, turn.response_id, turn.status, shown)
         if self.config.includes("realtime.turn.metrics"):
             self._send(wire.TurnMetrics(response_id=turn.response_id, metrics=numbers))
 
@@ -485,11 +495,3 @@ def _pieces(delta: ChatDelta) -> Iterator[ChatDelta]:
             yield TextDelta(delta.text[start : start + MAX_DELTA])
     else:
         yield delta
-
-
-def _blame(error: Exception, what: str) -> tuple[str, str]:
-    """A code and a sentence for an engine's failure; only expected failures are quoted to the caller."""
-    if isinstance(error, EngineError):
-        return error.code, str(error)
-    log.error("%s failed unexpectedly", what, exc_info=error)
-    return "engine_error", f"{what} failed."

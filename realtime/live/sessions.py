@@ -127,8 +127,8 @@ class Sessions:
             call.limit = loop.call_later(agent.max_call_seconds, self._hang_up_soon, call, "max_duration")
         live.begin()
         log.info(
-            "call started session=%s agent=%s model=%s voice=%s subject=%s",
-            call.session_id,
+            "call started %s agent=%s model=%s voice=%s subject=%s",
+            live.log_ids,
             config.agent,
             config.data["model"],
             config.voice,
@@ -161,8 +161,8 @@ class Sessions:
         self._metrics.call_ended(reason)
         stats = call.leg.stats()
         log.info(
-            "call ended session=%s reason=%s seconds=%.1f items=%d %s",
-            call.session_id,
+            "call ended %s reason=%s seconds=%.1f items=%d %s",
+            call.session.log_ids,
             reason,
             time.monotonic() - call.session.started_at,
             len(call.session.conversation.history),
@@ -190,7 +190,7 @@ class Sessions:
                 ttl=self._settings.limits.retain_transcript_seconds,
             )
         except StoreError:
-            log.exception("session=%s transcript was not kept", call.session_id)
+            log.exception("%s transcript was not kept", call.session.log_ids)
 
     async def transcript(self, id_: str) -> dict[str, Any] | None:
         """Of a call under way or one that ended not too long ago."""
