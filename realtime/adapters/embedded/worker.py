@@ -277,7 +277,7 @@ class Worker:
                 header = await process.stdout.readexactly(HEADER.size)
                 rest = await process.stdout.readexactly(following(header))
             except asyncio.IncompleteReadError as error:
-                raise EngineError("it ended", code="worker_died") from error
+                raise EngineError(await _how_it_ended(process), code="worker_died") from error
             frame = parse(header, rest)
             self._unanswered = 0
             if frame.stream:
@@ -359,6 +359,15 @@ def _environment() -> dict[str, str]:
 def _failure(frame: Frame, engine: str) -> EngineError:
     code, message = str(frame.head.get("code", "engine_error")), str(frame.head.get("message", "failed"))
     return EngineError(message, code=code, engine=engine)
+
+
+async def _how_it_ended(process: Process) -> str:
+    """Of a process that writes no more: a signal nobody here sent often means that memory ran out."""
+    try:
+        status = await asyncio.wait_for(process.wait(), _KILL_AFTER_S)
+    except TimeoutError:
+        return "it closed its output"
+    return f"it was ended by signal {-status}" if status < 0 else f"it ended with status {status}"
 
 
 async def _end(process: Process) -> None:
