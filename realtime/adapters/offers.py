@@ -25,7 +25,7 @@ ALL_CAPS: dict[Kind, frozenset[str]] = {
 """What a model is taken to be able to do when the settings do not say; its vendor refuses what it cannot."""
 
 EMBEDDED = (
-    Model("embedded", "embedded", "demo", "chat", "embedded", frozenset({"tools", "temperature"}), {}, FREE),
+    Model("embedded", "embedded", "demo", "chat", "embedded", ALL_CAPS["chat"] - {"vision"}, {}, FREE),
     Model("embedded", "embedded", "demo-eyes", "chat", "embedded-eyes", frozenset({"vision", "temperature"}), {}, FREE),
     Model("embedded", "embedded", "hashing", "embed", "embedded", frozenset({"dimensions"}), {}, FREE),
     Model("embedded", "embedded", "placeholder", "image", "embedded", frozenset({"size"}), {}, FREE),
@@ -55,13 +55,17 @@ def offers(settings: Settings, *, override: Literal["instant"] | None = None) ->
 
 
 def eligible(
-    models: Sequence[Model], *, kind: Kind, named: str | None, vision: bool, routed: Sequence[str]
+    models: Sequence[Model],
+    *,
+    kind: Kind,
+    pinned: tuple[str | None, str | None] = (None, None),
+    needs: frozenset[str] = frozenset(),
+    routed: Sequence[str] = (),
 ) -> list[Model]:
-    """`models` without the embedded ones, unless one is named, routed to, or all there is for this."""
-    own = [m for m in models if m.kind == kind and m.vendor != "embedded"]
-    if vision:
-        own = [m for m in own if "vision" in m.caps]
-    if named in ("embedded", "demo", "demo-eyes", "hashing", "placeholder", "voice", "recogniser") or not own:
+    """`models` without the embedded ones, unless one is pinned (model, vendor), routed to, or all there is."""
+    own = [m for m in models if m.kind == kind and m.vendor != "embedded" and needs <= m.caps]
+    named = any(m.kind == kind and ((pinned[0] and m.called(pinned[0])) or m.vendor == pinned[1]) for m in EMBEDDED)
+    if named or not own:
         return list(models)
     return [m for m in models if m.vendor != "embedded" or m.ref in routed]
 

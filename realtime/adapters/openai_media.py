@@ -80,14 +80,15 @@ def _vector(value: object) -> list[float]:
     if isinstance(value, str):
         # Some servers answer in base64 whatever was asked for.
         try:
-            return np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(float).tolist()
+            numbers: list[float] = np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(float).tolist()
         except ValueError:
             raise WireError("an embedding is not base64") from None
+        return numbers
     if not isinstance(value, list) or not value:
         raise WireError("an embedding is not a list")
     if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in value):
         raise WireError("an embedding holds something that is no number")
-    return [float(x) for x in value]
+    return value
 
 
 class OpenAIImages(Engine):

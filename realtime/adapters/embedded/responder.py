@@ -23,6 +23,7 @@ from realtime.adapters.base import (
     EngineInfo,
     Message,
     TextDelta,
+    Tool,
     ToolCallDelta,
     Usage,
 )
@@ -121,7 +122,7 @@ class Responder:
             yield ToolCallDelta(0, arguments=written)
             yield ChatEnd("tool_calls", Usage(read, len(written.split())))
             return
-        words = re.findall(r"\S+\s*", self.answer(request))
+        words = re.findall(r"\S+\s*", self.answer(request) if request.response_format is None else _json(request))
         limit = len(words) if request.max_tokens is None else max(request.max_tokens, 0)
         for word in words[:limit]:
             await asyncio.sleep(self._pause)
@@ -172,6 +173,14 @@ class Responder:
             "how": "I am well, thank you. How are you?",
         }
         return answers[name]
+
+
+def _json(request: ChatRequest) -> str:
+    """An answer in the wanted shape: the schema's fields filled from the caller's words, as for a tool."""
+    form, said = request.response_format, _last_said(request)
+    if form is None or form.schema is None:
+        return json.dumps({"heard": " ".join(said.split()[:_HEARD_AT_MOST])})
+    return tools.arguments(Tool("answer", parameters=form.schema), said)
 
 
 def _last_said(request: ChatRequest) -> str:

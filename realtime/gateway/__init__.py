@@ -1,0 +1,1 @@
+"""The one-shot endpoints: chat, embed, image, vision, tts, asr, models, files, batches."""

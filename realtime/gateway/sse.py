@@ -1,0 +1,135 @@
+"""Server-sent events: a recording that one task writes and a response that follows it.
+
+The writer puts chunks into a `Recording`; the response sends what is there, a comment when nothing came
+for a while, and stops when the recording ends. Because they are apart, a keyed stream is finished when
+its caller leaves, and an unkeyed one is cancelled at once. A stream that failed ends with an `error` event
+and without `[DONE]`. Wire format: WHATWG HTML, server-sent events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+KEEP_ALIVE_S = 15.0
+"""Seconds of silence before a comment: proxies give up after 30 to 60."""
+
+DONE = b"data: [DONE]\n\n"
+COMMENT = b": keep-alive\n\n"
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""nginx would else hold events back."""
+
+
+def event(data: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+def error_event(data: dict[str, Any]) -> bytes:
+    return b"event: error\ndata: " + orjson.dumps(data) + b"\n\n"
+
+
+class Recording:
+    """Chunks of one stream, in order. Written by one task, followed by any number."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.ended = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def add(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+        if self._waiting:
+            self._wake()
+
+    def end(self) -> None:
+        self.ended = True
+        self._wake()
+
+    async def more(self, than: int, seconds: float) -> bool:
+        """Whether there are more than `than` chunks, or the end, within `seconds`."""
+        if len(self.chunks) > than or self.ended:
+            return True
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        timer = asyncio.get_running_loop().call_later(seconds, _set, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        return len(self.chunks) > than or self.ended
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            _set(waiter)
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class EventStream(Response):
+    """`on_left`: called when the caller leaves before the end, and on every other way out."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        recording: Recording,
+        on_left: Callable[[], None],
+        *,
+        headers: dict[str, str] | None = None,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        super().__init__(None, 200, {**HEADERS, **(headers or {})}, self.media_type)
+        self._recording = recording
+        self._on_left = on_left
+        self._keep_alive_s = keep_alive_s
+        if "content-length" in self.headers:
+            del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sender = asyncio.current_task()
+        assert sender is not None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            self._on_left()
+            sender.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await self._send(send)
+        except asyncio.CancelledError:
+            if not gone or sender.uncancel():
+                raise
+        finally:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+            self._on_left()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        sent, recording = 0, self._recording
+        while True:
+            if await recording.more(sent, self._keep_alive_s):
+                chunks = recording.chunks
+                body = chunks[sent] if len(chunks) == sent + 1 else b"".join(chunks[sent:])
+                sent, ended = len(chunks), recording.ended
+                await send({"type": "http.response.body", "body": body, "more_body": not ended})
+                if ended:
+                    return
+            else:
+                await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
