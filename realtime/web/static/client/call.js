@@ -7,6 +7,7 @@
  * Within `live`, `activity` says whose turn it is: listening, hearing (the caller speaks), thinking, speaking.
  */
 
+import { Activity } from "./activity.js";
 import { InfraiError } from "./errors.js";
 import { Microphone, Speaker } from "./sound.js";
 import { connectWebRtc } from "./webrtc.js";
@@ -29,7 +30,7 @@ export class LiveCall extends EventTarget {
   #mint;
   #options;
   #state = "starting";
-  #activity = "listening";
+  #activity = new Activity();
   #abort = new AbortController();
   #words = new Words();
   #speaker;
@@ -56,7 +57,7 @@ export class LiveCall extends EventTarget {
   }
 
   get activity() {
-    return this.#activity;
+    return this.#activity.current;
   }
 
   get muted() {
@@ -96,7 +97,7 @@ export class LiveCall extends EventTarget {
 
   /** Typed text as the caller's turn. What is being said is cut, as if the caller had spoken over it. */
   say(text) {
-    if (this.#activity === "speaking" || this.#activity === "thinking") this.interrupt();
+    if (this.activity === "speaking" || this.activity === "thinking") this.interrupt();
     this.send({ type: "conversation.item.create", item: { type: "message", role: "user", content: [{ type: "input_text", text }] } });
     this.send({ type: "response.create" });
   }
@@ -246,21 +247,15 @@ export class LiveCall extends EventTarget {
     this.#tell("event", event);
   }
 
-  #follow(event) {
-    const activity = ACTIVITY[event.type];
-    if (activity) this.#setActivity(activity);
-    else if (event.type === "response.done" && this.#activity === "thinking") this.#setActivity("listening");
-  }
-
   #setState(state) {
     this.#state = state;
     this.#tell("state", { state });
   }
 
-  #setActivity(activity) {
-    if (activity === this.#activity) return;
-    this.#activity = activity;
-    this.#tell("activity", { activity });
+  #follow(event) {
+    const before = this.activity;
+    this.#activity.take(event);
+    if (this.activity !== before) this.#tell("activity", { activity: this.activity });
   }
 
   #tell(type, detail) {
@@ -281,15 +276,6 @@ export class LiveCall extends EventTarget {
     this.#tell("closed", { reason, message, error });
   }
 }
-
-const ACTIVITY = {
-  "input_audio_buffer.speech_started": "hearing",
-  "input_audio_buffer.speech_stopped": "thinking",
-  "response.created": "thinking",
-  "output_audio_buffer.started": "speaking",
-  "output_audio_buffer.stopped": "listening",
-  "output_audio_buffer.cleared": "listening",
-};
 
 function without(object, name) {
   const { [name]: _, ...rest } = object;

@@ -8,11 +8,15 @@ export class Transcript {
   #announcer;
   #rows = new Map();
   #told = new Set();
+  /** Whether the newest line is kept in sight: until the reader scrolls away from it. */
+  #following = true;
 
   constructor(list, empty, announcer) {
     this.#list = list;
     this.#empty = empty;
     this.#announcer = announcer;
+    list.addEventListener("scroll", () => (this.#following = list.scrollHeight - list.scrollTop - list.clientHeight < 80));
+    new ResizeObserver(() => this.#follow()).observe(list);
   }
 
   /** An entry as the client's `transcript` event gives it. */
@@ -65,10 +69,7 @@ export class Transcript {
     this.#follow();
   }
 
-  /** Stay at the newest line, unless the reader has scrolled away from it. */
   #follow() {
-    const list = this.#list;
-    const away = list.scrollHeight - list.scrollTop - list.clientHeight;
-    if (away < 160) list.scrollTop = list.scrollHeight;
+    if (this.#following) this.#list.scrollTop = this.#list.scrollHeight;
   }
 }

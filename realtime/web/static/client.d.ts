@@ -1,0 +1,221 @@
+/** Types of client.js: a client for an infrai-realtime server, for browsers and Node. */
+
+export interface ClientOptions {
+  /**
+   * An API key. In a web page only one made for it (`realtime keys create --scopes mint --origin https://app.example`);
+   * leave it out where every call is given its token. In Node the default is `INFRAI_API_KEY`.
+   */
+  apiKey?: string;
+  /** The server. Default: where client.js was loaded from; in Node `INFRAI_BASE_URL`, else http://127.0.0.1:8080. */
+  baseUrl?: string;
+}
+
+export class InfraiClient {
+  constructor(options?: ClientOptions);
+  readonly baseUrl: string;
+  readonly ai: Ai;
+}
+
+export interface Ai {
+  /** Mint a token for one live call. Rejects with InfraiError. */
+  liveToken(options?: LiveTokenOptions): Promise<LiveSessionToken>;
+  /**
+   * Hold a call from this browser. It begins at once; the call object is there before it is connected, so that no
+   * event is missed. Use it inside a tap, before any `await`: that is what lets the page sound.
+   */
+  live(options?: LiveOptions): LiveCall;
+}
+
+export interface LiveTokenOptions {
+  /** Who answers; `default` without it. */
+  agent?: string;
+  /** A chat model instead of the agent's, where it allows that. */
+  model?: string;
+  voice?: string;
+  /** 10 to 3600 seconds in which the token can open a call; default 300. */
+  ttl_seconds?: number;
+  /** Instructions, tools, turn detection of this call. Keys for web pages cannot set it. */
+  session?: SessionConfig;
+  signal?: AbortSignal;
+}
+
+/** An OpenAI Realtime session object; any part of it. */
+export type SessionConfig = Record<string, unknown>;
+
+export interface LiveSessionToken {
+  session_id: string;
+  token: string;
+  /** Goes into RTCPeerConnection as it is. */
+  ice_servers: RTCIceServer[];
+  /** Unix seconds. */
+  expires_at: number;
+  agent: string;
+  model: string | null;
+  voice: string | null;
+}
+
+export interface LiveOptions extends Omit<LiveTokenOptions, "signal"> {
+  /** A token that your own server minted, or a function that gets one: your keys then never reach the browser. */
+  token?: string | LiveSessionToken | ((wish: LiveTokenOptions) => Promise<string | LiveSessionToken>);
+  /** `true` (default), `false` for typed text only, constraints (`{ deviceId }`), or a track of your own. */
+  microphone?: boolean | MediaTrackConstraints | MediaStreamTrack;
+  /** Where the answer plays; default: an element that is not shown. */
+  element?: HTMLAudioElement;
+  /** Further events of the server's own to ask for, beside `realtime.turn.metrics` and partial transcripts. */
+  include?: string[];
+  /** Ways to connect, tried in this order when no media gets through. Default: `[connectWebRtc]`. */
+  transports?: Transport[];
+}
+
+/**
+ *   starting --microphone and token at hand--> connecting --audio and events flow--> live --> closed
+ *       (any failure, and hangUp(), lead to closed)
+ */
+export type CallState = "starting" | "connecting" | "live" | "closed";
+
+/** Whose turn it is while the call is live. */
+export type Activity = "listening" | "hearing" | "thinking" | "speaking";
+
+export interface TranscriptEntry {
+  itemId: string;
+  role: "user" | "assistant" | "system";
+  /** `heard` and `unheard` together. The newest entry of an itemId replaces the one before. */
+  text: string;
+  heard: string;
+  /** What the caller did not hear of an answer because they spoke over it. */
+  unheard: string;
+  final: boolean;
+  /** The speech could not be recognised. */
+  failed: boolean;
+}
+
+/** One turn's times in milliseconds; the five steps add up to `voice_to_voice_ms`. null: did not happen. */
+export interface TurnMetrics {
+  /** Unix seconds. */
+  speech_ended_at: number | null;
+  endpoint_ms: number | null;
+  transcript_ms: number | null;
+  chat_first_token_ms: number | null;
+  speech_first_audio_ms: number | null;
+  first_packet_ms: number | null;
+  voice_to_voice_ms: number | null;
+  barge_in_ms: number | null;
+  heard_ms: number | null;
+  engines: Record<string, string>;
+}
+
+/** An event of OpenAI's Realtime API, or of ours (`realtime.*`). */
+export interface ServerEvent {
+  type: string;
+  event_id: string;
+  [field: string]: unknown;
+}
+
+export interface ClientEvent {
+  type: string;
+  event_id?: string;
+  [field: string]: unknown;
+}
+
+export type CloseReason = "hangup" | "ended_by_server" | "connection_lost" | (string & {});
+
+/** What `detail` is for each type of event. Beside these, every server event is told under its own type. */
+export interface CallEvents {
+  state: { state: CallState };
+  activity: { activity: Activity };
+  /** Words of either side, as they come. */
+  transcript: TranscriptEntry;
+  /** After each turn. */
+  turn: { responseId: string | null; metrics: TurnMetrics };
+  /** 20 times a second, 0 to 1. */
+  levels: { input: number; output: number };
+  microphone: { label: string; muted: boolean; lost: boolean };
+  /** The browser wants a tap before it plays: call `unlock()` inside one. */
+  blocked: Record<string, never>;
+  /** No media got through; the next transport is tried. */
+  fallback: { error: InfraiError };
+  /** The server's `error` events; the call goes on. */
+  problem: { type: string; code: string | null; message: string; param: string | null; event_id: string | null };
+  /** `error` is there when the call did not end in order. */
+  closed: { reason: CloseReason; message: string; error?: InfraiError };
+  /** Every server event, and every client event that was sent. */
+  event: ServerEvent;
+  sent: ClientEvent;
+}
+
+export class LiveCall extends EventTarget {
+  /** Resolves when both can hear each other; rejects with what `closed` tells as `error`. May be left alone. */
+  readonly ready: Promise<void>;
+  readonly state: CallState;
+  readonly activity: Activity;
+  readonly muted: boolean;
+  /** Known once there is a token. */
+  readonly session: Partial<Omit<LiveSessionToken, "token">> | undefined;
+  /** The name of the transport in use, "webrtc"; undefined before the call is live. */
+  readonly transport: string | undefined;
+
+  /** `addEventListener` with `detail` in hand; gives the function that takes the listener away. */
+  on<Type extends keyof CallEvents>(type: Type, listener: (detail: CallEvents[Type], event: CustomEvent) => void): () => void;
+  on(type: string, listener: (detail: ServerEvent, event: CustomEvent) => void): () => void;
+
+  /** One OpenAI Realtime client event; waits for the call to come up. Throws InfraiError after the end. */
+  send(event: ClientEvent): void;
+  /** Typed text as the caller's turn; cuts what is being said. */
+  say(text: string): void;
+  /** Stop the answer. */
+  interrupt(): void;
+  mute(): void;
+  unmute(): void;
+  /** deviceIds of `navigator.mediaDevices.enumerateDevices()`; "" is the system's choice. */
+  setDevice(device: { input?: string; output?: string }): Promise<void>;
+  unlock(): Promise<void>;
+  levels(): { input: number; output: number };
+  /** The loudness of each frequency band, 0 to 255, lowest first, into `bytes` (up to 512). */
+  spectrum(side: "input" | "output", bytes: Uint8Array): void;
+  stats(): Promise<RTCStatsReport> | undefined;
+  hangUp(): void;
+}
+
+/** Carries a call. Rejects with InfraiError; the code `no_media_path` lets the next transport try. */
+export type Transport = (options: TransportOptions) => Promise<OpenTransport>;
+
+export interface TransportOptions {
+  baseUrl: string;
+  token: string;
+  iceServers: RTCIceServer[];
+  /** The microphone; undefined for a call without one. */
+  track: MediaStreamTrack | undefined;
+  /** The caller has given up. */
+  signal: AbortSignal;
+  /** One server event as JSON text. */
+  onEvent(text: string): void;
+  onAudio(stream: MediaStream): void;
+  /** Once, when an open transport ends by itself. */
+  onClosed(reason: CloseReason): void;
+}
+
+export interface OpenTransport {
+  readonly name: string;
+  send(text: string): void;
+  replaceTrack(track: MediaStreamTrack): Promise<void>;
+  stats(): Promise<RTCStatsReport>;
+  close(): void;
+}
+
+export const connectWebRtc: Transport;
+
+/**
+ * Every failure. `code` is the server's (`full`, `invalid_api_key`, `origin_not_allowed`, ...) or one of
+ * `microphone_refused`, `microphone_missing`, `microphone_busy`, `insecure_address`, `no_media_path`, `unreachable`,
+ * `connection_lost`, `call_ended`, `aborted`. `message` says what to do.
+ */
+export class InfraiError extends Error {
+  readonly code: string;
+  /** HTTP status, where there was an answer. */
+  readonly status: number | undefined;
+  readonly param: string | undefined;
+  /** Seconds. */
+  readonly retryAfter: number | undefined;
+  readonly requestId: string | undefined;
+  readonly retryable: boolean;
+}

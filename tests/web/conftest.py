@@ -1,0 +1,112 @@
+"""The page in headless Chromium, with a fake microphone that says what a WAV file says."""
+
+from __future__ import annotations
+
+import shutil
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.calls.server import Server
+
+sync_api = pytest.importorskip("playwright.sync_api", reason='playwright is not installed: pip install -e ".[test]"')
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+AUDIO = Path(__file__).parents[1] / "audio"
+MICROPHONE_HZ = 48_000
+LEAD_S = 1.5
+"""Silence before the first words: the call has to be up by then."""
+PAUSE_S = 2.4
+"""After the first words: the answer has begun by then, and is still going on."""
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--host-resolver-rules=MAP voice.test 127.0.0.1",
+)
+
+NewPage = Callable[..., "sync_api.Page"]
+
+
+@pytest.fixture(scope="package")
+def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Silence, "hello how are you today", a pause, "what is the weather like in london tomorrow"."""
+    path = tmp_path_factory.mktemp("microphone") / "talk.wav"
+    silence = [np.zeros(int(seconds * 16_000), np.int16) for seconds in (LEAD_S, PAUSE_S, 0.5)]
+    pcm = np.concatenate(
+        [
+            silence[0],
+            _clip("synth_flite_slt_how_are_you.wav"),
+            silence[1],
+            _clip("synth_flite_rms_weather_london.wav"),
+            silence[2],
+        ]
+    )
+    tripled = np.interp(np.arange(len(pcm) * 3) / 3, np.arange(len(pcm)), pcm).astype(np.int16)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, MICROPHONE_HZ, 0, "NONE", ""))
+        file.writeframes(tripled.tobytes())
+    return path
+
+
+def _clip(name: str) -> np.ndarray:
+    with wave.open(str(AUDIO / name)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+
+@pytest.fixture(scope="package")
+def browser(microphone: Path) -> Iterator[sync_api.Browser]:
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium is installed: `make test` installs it where it may, else apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        flags = [*FLAGS, f"--use-file-for-fake-audio-capture={microphone}%noloop"]
+        started = playwright.chromium.launch(executable_path=path, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def new_page(browser: sync_api.Browser) -> Iterator[NewPage]:
+    """Opens pages, each in a profile of its own, and fails the test on any script error in them."""
+    contexts = []
+    errors: list[str] = []
+
+    def make(url: str | None = None, *, script: str = "", **options: object) -> sync_api.Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        if url is not None:
+            page.goto(url)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With the embedded engines."""
+    with Server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def instant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With engines that answer at once: five seconds of tone."""
+    with Server(tmp_path_factory.mktemp("instant"), "--engines", "instant") as running:
+        yield running
