@@ -288,13 +288,17 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Json:
         gc.freeze()
         gc.disable()
         try:
-            with asyncio.Runner(loop_factory=_new_loop) as runner:
+            with machine.undisturbed() as first, asyncio.Runner(loop_factory=_new_loop) as runner:
                 results = runner.run(_run(server, plan, say))
         finally:
             gc.enable()
             machine.pin(cores)
         others = neighbours.cores()
-    return _as_json(plan, results) | {"pinned_to_own_cores": apart, "other_processes_cores": others}
+    return _as_json(plan, results) | {
+        "pinned_to_own_cores": apart,
+        "caller_goes_first": first,
+        "other_processes_cores": others,
+    }
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

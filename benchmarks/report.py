@@ -184,7 +184,8 @@ def _latency(latency: Json) -> list[str]:
         "## On the wire (milliseconds)",
         f"One call, `--engines {conditions['engines']}`, {conditions['silence_ms']} ms of configured silence, answers "
         f"of {conditions['answer_s']:g} s; server and caller are two processes"
-        + (", each kept on a core of its own." if latency["pinned_to_own_cores"] else "."),
+        + (", each kept on a core of its own" if latency["pinned_to_own_cores"] else "")
+        + ("; the caller runs before all others there." if latency["caller_goes_first"] else "."),
         _figures(
             [
                 ("voice to voice", latency["voice_to_voice_ms"]),
