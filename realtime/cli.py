@@ -304,11 +304,12 @@ def talk(
     out: Annotated[Path | None, typer.Option(dir_okay=False, help="Keep the answer's sound in this WAV file.")] = None,
     agent: Annotated[str | None, typer.Option(help="Who answers.")] = None,
     voice: Annotated[str | None, typer.Option(help="A voice instead of the agent's.")] = None,
+    websocket: Annotated[bool, typer.Option("--websocket", help="Not over WebRTC: where UDP does not pass.")] = False,
     url: UrlOption = None,
     key: KeyOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Hold a call over WebRTC and print both sides' words and each turn's times."""
+    """Hold a call and print both sides' words and each turn's times."""
     from realtime.client.errors import ApiError, ConnectError
     from realtime.client.talk import talk as hold_call
 
@@ -316,7 +317,17 @@ def talk(
     found = key or _find_key(settings)
     base_url = _url(settings, url)
     try:
-        code = asyncio.run(hold_call(wav=wav, out=out, base_url=base_url, api_key=found, agent=agent, voice=voice))
+        code = asyncio.run(
+            hold_call(
+                wav=wav,
+                out=out,
+                base_url=base_url,
+                api_key=found,
+                agent=agent,
+                voice=voice,
+                transport="websocket" if websocket else "webrtc",
+            )
+        )
     except KeyboardInterrupt:
         code = 0
     except (ApiError, ConnectError, OSError) as error:

@@ -1,7 +1,7 @@
-"""A live call over WebRTC, as an async context manager: audio in, audio and events out.
+"""A live call, as an async context manager: audio in, audio and events out.
 
-The call is held by the same `media.peer.Peer` that the server uses, in the offering role: what is
-sent is paced at 20 ms, what arrives is reordered and concealed. Everything that waits for the
+Over WebRTC the call is held by the same `media.peer.Peer` that the server uses, in the offering role:
+what is sent is paced at 20 ms, what arrives is reordered and concealed. Everything that waits for the
 application is bounded; an application that does not read loses the oldest audio, never the newest.
 """
 
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from realtime.client.errors import ApiError, CallEnded, ConnectError
 from realtime.client.http import Http, api_key_from, base_url_from
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from media.audio import Pcm
     from media.peer import Peer
     from media.playout import PlayoutEvent
+    from realtime.client.socket import SocketTransport
 
 MAX_EVENTS = 10_000
 """Unread events kept, about an hour of talk."""
 
 MAX_AUDIO_PIECES = 3_000
 """Unread pieces of audio kept, one minute."""
+
+
+Transport: TypeAlias = Literal["webrtc", "websocket"]
 
 
 @asynccontextmanager
@@ -40,43 +44,63 @@ async def connect(
     model: str | None = None,
     voice: str | None = None,
     session: Mapping[str, Any] | None = None,
+    transport: Transport = "webrtc",
     connect_seconds: float = 15.0,
 ) -> AsyncIterator[LiveCall]:
     """Hold a call; leaving the block hangs up.
 
     `token`: one minted elsewhere (`agent`, `model`, `voice` and `session` are then in it already);
-    otherwise `api_key` mints one. Raises `ConnectError`, `ApiError`.
+    otherwise `api_key` mints one. `transport`: `websocket` where UDP does not pass, with the same
+    behaviour. Raises `ConnectError`, `ApiError`.
     """
-    from media.network import Network
-    from media.pacer import Pacer
-    from media.peer import NegotiationError, Peer
-
     url = base_url_from(base_url)
     async with Http(url) as http:
         if token is None:
             wish = {"agent": agent, "model": model, "voice": voice, "session": session}
             wish = {name: value for name, value in wish.items() if value is not None}
             token = str((await http.mint(api_key_from(api_key), wish))["token"])
-        pacer = Pacer()
-        pacer.start()
-        peer = Peer(
-            network=Network(include_loopback=True), pacer=pacer, connect_seconds=connect_seconds, send_silence=True
-        )
-        call = LiveCall(peer)
-        location: str | None = None
-        try:
-            answer = await http.offer(token, await peer.offer())
-            location = answer.location
-            await peer.accept(answer.sdp)
-            await call.opened(connect_seconds)
+        dial = _over_websocket if transport == "websocket" else _over_webrtc
+        async with dial(http, url, token, connect_seconds) as call:
             yield call
-        except NegotiationError as error:
-            raise ConnectError(f"the server's answer cannot be used: {error.message}") from error
-        finally:
-            if location is not None and call.closed is None:
-                await _hang_up(http, token, location)
-            await peer.close("hangup")
-            pacer.stop()
+
+
+@asynccontextmanager
+async def _over_websocket(_: Http, url: str, token: str, seconds: float) -> AsyncIterator[LiveCall]:
+    from realtime.client.socket import SocketTransport
+
+    socket = SocketTransport()
+    call = LiveCall(socket)
+    try:
+        await socket.dial(url, token, seconds)
+        yield call
+    finally:
+        await socket.close("hangup")
+
+
+@asynccontextmanager
+async def _over_webrtc(http: Http, url: str, token: str, seconds: float) -> AsyncIterator[LiveCall]:
+    from media.network import Network
+    from media.pacer import Pacer
+    from media.peer import NegotiationError, Peer
+
+    pacer = Pacer()
+    pacer.start()
+    peer = Peer(network=Network(include_loopback=True), pacer=pacer, connect_seconds=seconds, send_silence=True)
+    call = LiveCall(peer)
+    location: str | None = None
+    try:
+        answer = await http.offer(token, await peer.offer())
+        location = answer.location
+        await peer.accept(answer.sdp)
+        await call.opened(seconds)
+        yield call
+    except NegotiationError as error:
+        raise ConnectError(f"the server's answer cannot be used: {error.message}") from error
+    finally:
+        if location is not None and call.closed is None:
+            await _hang_up(http, token, location)
+        await peer.close("hangup")
+        pacer.stop()
 
 
 async def _hang_up(http: Http, token: str, location: str) -> None:
@@ -88,7 +112,7 @@ async def _hang_up(http: Http, token: str, location: str) -> None:
 class LiveCall:
     """A call under way. Made by `connect`; reading and writing may happen in different tasks."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer | SocketTransport) -> None:
         self._peer = peer
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._audio: deque[tuple[Pcm, float]] = deque(maxlen=MAX_AUDIO_PIECES)

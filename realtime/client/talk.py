@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realtime.client.errors import CallEnded, ConnectError
-from realtime.client.live import LiveCall, connect
+from realtime.client.live import LiveCall, Transport, connect
 
 if TYPE_CHECKING:
     from media.audio import Pcm
@@ -45,11 +45,12 @@ async def talk(
     api_key: str | None = None,
     agent: str | None = None,
     voice: str | None = None,
+    transport: Transport = "webrtc",
     show: Callable[[str], None] = print,
 ) -> int:
     """0 when the bot answered, 1 when it did not. Raises `ConnectError`, `ApiError`, `OSError`."""
     question = read_audio(wav) if wav is not None else None
-    async with connect(base_url, api_key=api_key, agent=agent, voice=voice) as call:
+    async with connect(base_url, api_key=api_key, agent=agent, voice=voice, transport=transport) as call:
         await call.send({"type": "session.update", "session": {"type": "realtime", "include": INCLUDE}})
         watch = _Watch(show)
         answer = _Recorder()

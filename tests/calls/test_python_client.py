@@ -19,9 +19,14 @@ from tests.calls.server import API_KEY, Server
 pytest.importorskip("pocketsphinx", reason="exact words need the extra `local`")
 
 
+@pytest.fixture(params=["webrtc", "websocket"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @asynccontextmanager
-async def call_to(server: Server, **options: Any) -> AsyncIterator[LiveCall]:
-    async with connect(server.url, api_key=API_KEY, **options) as call:
+async def call_to(server: Server, transport: str = "webrtc", **options: Any) -> AsyncIterator[LiveCall]:
+    async with connect(server.url, api_key=API_KEY, transport=transport, **options) as call:
         yield call
 
 
@@ -30,8 +35,8 @@ async def speak(call: LiveCall, path: Path) -> None:
     await call.audio_sent()
 
 
-async def test_a_question_is_understood_and_answered_aloud(server: Server):
-    async with call_to(server) as call:
+async def test_a_question_is_understood_and_answered_aloud(server: Server, transport: str):
+    async with call_to(server, transport) as call:
         await call.wait_for("session.created")
         await speak(call, WEATHER)
         heard = await call.wait_for("conversation.item.input_audio_transcription.completed")
@@ -49,8 +54,8 @@ async def test_a_question_is_understood_and_answered_aloud(server: Server):
     assert np.abs(np.concatenate(pieces).astype(float)).max() > 1000
 
 
-async def test_talking_over_a_long_story_cuts_it_and_history_keeps_what_was_heard(server: Server):
-    async with call_to(server) as call:
+async def test_talking_over_a_long_story_cuts_it_and_history_keeps_what_was_heard(server: Server, transport: str):
+    async with call_to(server, transport) as call:
         await call.say("Please tell me a very long story.")
         await call.wait_for("output_audio_buffer.started")
         await asyncio.sleep(3)
