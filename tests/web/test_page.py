@@ -38,7 +38,9 @@ def test_both_sides_are_heard_and_written_down(server: Server, new_page: NewPage
     expect(page.locator("#words .user p").first).to_have_text("hello how are you today")
     expect(page.locator("#words .assistant p").first).to_have_text("Hello! I am well, thank you.")
     assert loudest(page, 1000) > AUDIBLE
-    expect(page.locator("#turns .bar").first).to_have_attribute("aria-label", re.compile(r"end of speech noticed \d+ ms"))
+    expect(page.locator("#turns .bar").first).to_have_attribute(
+        "aria-label", re.compile(r"end of speech noticed \d+ ms")
+    )
     page.get_by_role("button", name="Hang up").click()
     expect(page.locator("#words .note").last).to_have_text("You hung up.")
     expect(page.get_by_role("button", name="Talk")).to_be_visible()
@@ -73,7 +75,9 @@ def test_muted_words_do_not_get_through(instant: Server, new_page: NewPage) -> N
 
 
 def test_typed_text_is_answered_aloud_without_a_microphone(instant: Server, new_page: NewPage) -> None:
-    page = new_page(instant.url, script="navigator.mediaDevices.getUserMedia = () => { throw new Error('not asked for') };")
+    page = new_page(
+        instant.url, script="navigator.mediaDevices.getUserMedia = () => { throw new Error('not asked for') };"
+    )
     page.get_by_label("Type instead of speaking").fill("Tell me something")
     page.keyboard.press("Enter")
     expect(page.locator("#words .user p")).to_have_text("Tell me something")

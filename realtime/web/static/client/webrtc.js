@@ -12,7 +12,7 @@ import { request } from "./http.js";
 
 export const CONNECT_MS = 4000;
 /** A path that breaks often comes back (Wi-Fi to mobile, a lift); after this long nobody waits any more. */
-const RECOVER_MS = 8000;
+const RECOVER_MS = 6000;
 /** Candidates found within this time of each other go out in one request. */
 const TRICKLE_MS = 50;
 

@@ -18,7 +18,7 @@ const STATUS = {
   listening: "Listening: say something",
   hearing: "Hearing you",
   thinking: "Thinking…",
-  speaking: "Speaking: talk over it and it stops",
+  speaking: "Speaking: talk over it to stop it",
 };
 const BUTTON = { idle: "Talk", starting: "Cancel", connecting: "Cancel", live: "Hang up", closed: "Talk" };
 /** Reasons to end that need no explanation. */

@@ -1,0 +1,194 @@
+"""Whatever can go wrong says plainly what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.calls.server import ROOT, Server
+from tests.web.conftest import NewPage
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
+
+LIVE = "body[data-state=live]"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Takes one call."""
+    with Server(tmp_path_factory.mktemp("small"), "--engines", "instant", config="[limits]\ncalls = 1\n") as running:
+        yield running
+
+
+def refusing(name: str) -> str:
+    """A browser whose microphone fails like this."""
+    return f"navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('no', '{name}'); }};"
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "advice"),
+    [
+        ("NotAllowedError", "The microphone is not allowed", "allow the microphone"),
+        ("NotFoundError", "No microphone found", "Plug one in"),
+        ("NotReadableError", "The microphone does not start", "Close other programs"),
+    ],
+)
+def test_without_a_microphone_one_can_type(
+    instant: Server, new_page: NewPage, name: str, title: str, advice: str
+) -> None:
+    page = new_page(instant.url, script=refusing(name))
+    page.click("#talk")
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text(title)
+    expect(problem).to_contain_text(advice)
+    page.get_by_role("button", name="Type instead").click()
+    page.wait_for_selector(LIVE)
+    expect(problem).to_be_hidden()
+    expect(page.get_by_label("Type instead of speaking")).to_be_focused()
+    page.keyboard.type("hello")
+    page.keyboard.press("Enter")
+    expect(page.locator("#words .assistant")).to_be_visible()
+
+
+def test_a_full_server_says_when_to_try_again(small: Server, new_page: NewPage) -> None:
+    first, second = new_page(small.url), new_page(small.url)
+    first.click("#talk")
+    first.wait_for_selector(LIVE)
+    second.click("#talk")
+    problem = second.get_by_role("alert")
+    expect(problem).to_contain_text("All lines are busy")
+    expect(problem).to_contain_text("The server says: in")
+    first.click("#talk")
+    expect(first.locator("#status")).to_have_text("Press to call again")
+    second.get_by_role("button", name="Try again").click()
+    second.wait_for_selector(LIVE)
+    second.click("#talk")
+    expect(second.locator("#status")).to_have_text("Press to call again")
+
+
+def test_a_blocked_path_is_named_within_seconds(instant: Server, new_page: NewPage) -> None:
+    """The answer's candidates are taken away: as when a firewall lets no UDP through."""
+    script = """
+        const set = RTCPeerConnection.prototype.setRemoteDescription;
+        RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+            return set.call(this, { type, sdp: sdp.replace(/a=candidate.*\\r\\n/g, "") });
+        };
+        const send = window.fetch;
+        window.fetch = (url, options) =>
+            options?.method === "PATCH" ? Promise.reject(new TypeError("blocked")) : send(url, options);"""
+    page = new_page(instant.url, script=script)
+    page.click("#talk")
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("Sound cannot get through", timeout=12_000)
+    expect(problem).to_contain_text("UDP")
+    expect(page.get_by_role("button", name="Talk")).to_be_visible()
+
+
+def test_a_lost_connection_offers_to_reconnect(small: Server, new_page: NewPage) -> None:
+    """The server is frozen in the middle of the call, which to the browser is a network that went away."""
+    page = new_page(small.url)
+    page.click("#talk")
+    page.wait_for_selector(LIVE)
+    with frozen(small.pid):
+        expect(page.get_by_role("alert")).to_contain_text("The connection was lost", timeout=45_000)
+    expect(page.get_by_role("button", name="Reconnect")).to_be_visible()
+    wait_until_empty(small)
+    page.get_by_role("button", name="Reconnect").click()
+    page.wait_for_selector(LIVE)
+
+
+def test_a_server_that_stops_says_goodbye_and_is_called_again(small: Server, new_page: NewPage) -> None:
+    wait_until_empty(small)
+    page = new_page(small.url)
+    page.click("#talk")
+    page.wait_for_selector(LIVE)
+    small.__exit__()
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("The server ended the call")
+    page.get_by_role("button", name="Call again").click()
+    expect(problem).to_contain_text("The server does not answer")
+    small.__enter__()
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector(LIVE)
+    expect(problem).to_be_hidden()
+
+
+def wait_until_empty(server: Server) -> None:
+    """The calls of pages that were closed are over."""
+    deadline = time.monotonic() + 20
+    while json.load(urllib.request.urlopen(f"{server.url}/v1/ai/status"))["calls"]["active"]:
+        assert time.monotonic() < deadline, "a call whose page is gone goes on"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    subprocess.run(["kill", f"-{signal.SIGSTOP.value}", str(pid)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["kill", f"-{signal.SIGCONT.value}", str(pid)], check=True)
+
+
+def test_from_elsewhere_the_page_needs_a_link_and_the_microphone_needs_https(
+    instant: Server, new_page: NewPage
+) -> None:
+    """`voice.test` leads to the server, but is no name of this machine: as from another device, without TLS."""
+    url = instant.url.replace("127.0.0.1", "voice.test")
+    page = new_page(url)
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("This page needs a link")
+    link = printed_link(instant, url)
+    page.goto(link)
+    expect(problem).to_contain_text("No microphone at this address")
+    expect(problem).to_contain_text("--tls self-signed")
+    assert "link=" not in page.url
+    page.click("#talk")
+    expect(problem).to_contain_text("No microphone at this address")
+    page.get_by_role("button", name="Type instead").click()
+    page.wait_for_selector(LIVE)
+
+    other = new_page(link)
+    expect(other.get_by_role("alert")).to_contain_text("This link does not work any more")
+
+
+def printed_link(server: Server, url: str) -> str:
+    command = [sys.executable, "-m", "realtime.cli", "link", "--url", url]
+    environ = {"REALTIME_DATA": str(server.folder / "data")}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_wrong_key_is_said_to_be_wrong(instant: Server, new_page: NewPage) -> None:
+    page = new_page(instant.url.replace("127.0.0.1", "voice.test"))
+    page.get_by_role("button", name="Use an API key").click()
+    page.keyboard.type("ifr_pk_proj_wrong")
+    page.keyboard.press("Enter")
+    page.get_by_label("Type instead of speaking").fill("hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_contain_text("The key was not accepted")
+
+
+def test_sound_that_the_browser_holds_back_asks_for_a_tap(instant: Server, new_page: NewPage) -> None:
+    script = """
+        window.refuse = true;
+        const play = HTMLMediaElement.prototype.play;
+        HTMLMediaElement.prototype.play = function () {
+            return window.refuse ? Promise.reject(new DOMException("tap first", "NotAllowedError")) : play.call(this);
+        };"""
+    page = new_page(instant.url, script=script)
+    page.click("#talk")
+    unlock = page.get_by_role("button", name="Tap to hear the answer")
+    expect(unlock).to_be_visible()
+    page.evaluate("window.refuse = false")
+    unlock.click()
+    expect(unlock).to_be_hidden()
