@@ -301,6 +301,19 @@ class Answering:
             effects += self._close(response, "cancelled", reason=reason)
         return effects + truncated
 
+    def ended(self) -> list[TurnRecord]:
+        """The call is over: every item keeps what was heard of it. The turns that were not recorded yet."""
+        making = [response for response in (self.active, *self._asides.values()) if response is not None]
+        for response in making:
+            response.turn.status = "cancelled"
+        unrecorded = {response.generation: response for response in (*making, *self.sounding.values())}
+        for generation, response in unrecorded.items():
+            if not self._client_plays:
+                self._truncate(response, self._playout.heard_ms(generation) if generation in self.sounding else 0.0)
+        if self._fading is not None:
+            unrecorded[self._fading[0].generation] = self._fading[0]
+        return [response.turn for response in unrecorded.values()]
+
     def _is_fading(self, response: Response) -> bool:
         return self._fading is not None and self._fading[0] is response
 

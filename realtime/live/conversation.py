@@ -40,6 +40,7 @@ from realtime.live.items import History, HistoryError, Item, ItemStatus
 from realtime.live.responses import Purpose, Response, Status
 from realtime.live.turntaking import TurnTaking, Verdict
 from realtime.live.wire import WireError
+from realtime.observe.turns import TurnRecord
 
 __all__ = ["UNCLEAR", "Conversation", "CutPlayout"]
 
@@ -102,6 +103,10 @@ class Conversation:
     def start(self) -> list[Effect]:
         """Before anything else: the session as it is."""
         return [Send(wire.SessionCreated(session=self.config.to_wire())), self._configuration()]
+
+    def ended(self) -> list[TurnRecord]:
+        """After everything else: the turns that hanging up cut off. Their items keep what was heard of them."""
+        return self._answering.ended()
 
     def _configuration(self) -> Configure:
         formats = self.config.audio_format("input"), self.config.audio_format("output")

@@ -225,6 +225,8 @@ class Session:
         self._ears.clear()
         self._voices.clear()
         self._recent.clear()
+        for turn in self.conversation.ended():
+            self._record(turn)
         self._on_end(self, reason)
 
     # --- the core and its effects -------------------------------------------------------------

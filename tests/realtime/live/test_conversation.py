@@ -174,6 +174,33 @@ def test_a_second_turn_reads_only_what_was_heard_of_the_first_answer():
     assert [message.content for message in call.thinking().request.messages][1:] == ["tell me", "one two", "stop"]
 
 
+def test_hanging_up_keeps_what_was_heard_and_leaves_no_turn_unrecorded():
+    call = Call()
+    call.hear("tell me")
+    call.answer("one two three four five six seven eight.")
+    call.run(0.5)
+    (turn,) = call.conversation.ended()
+    assert (turn.status, turn.heard_ms) == ("completed", pytest.approx(480, abs=20))
+    assert [item.text for item in call.conversation.history][-1] == "one two"
+
+
+def test_hanging_up_before_the_answer_is_made_is_a_cancelled_turn():
+    call = Call()
+    call.hear("tell me")
+    call.tell(ChatProduced(call.thinking().generation, TextDelta("one two")))
+    (turn,) = call.conversation.ended()
+    assert turn.status == "cancelled"
+
+
+def test_hanging_up_after_a_turn_that_was_heard_records_nothing_twice():
+    call = Call()
+    call.hear("tell me")
+    call.answer("one two.")
+    call.run(5)
+    assert len(call.turns) == 1
+    assert call.conversation.ended() == []
+
+
 def test_without_interruption_the_answer_waits_for_the_bot_to_finish_speaking_its_mind():
     call = Call(turn_detection=TurnDetectionSettings(interrupt_response=False))
     call.hear("first")
