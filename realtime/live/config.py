@@ -143,6 +143,7 @@ class SessionFields(_Fields):
 
 
 class ResponseOutput(_Fields):
+    format: AudioFormat | None = None
     voice: Annotated[str, Field(max_length=128)] | None = None
 
 
@@ -393,6 +394,7 @@ class ResponseConfig:
     metadata: Json | None
     voice: str
     speed: float
+    output_format: Json
     in_conversation: bool = True
     input: tuple[Json, ...] | None = None
     """The response's own context, instead of the history; None: the history."""
@@ -404,6 +406,15 @@ class ResponseConfig:
         values = session.data | {key: value for key, value in given.items() if value is not None}
         limit = values["max_output_tokens"]
         choice = values["tool_choice"]
+        output = given.get("audio", {}).get("output", {})
+        output_format = session.data["audio"]["output"]["format"]
+        if (output.get("format") or output_format)["type"] != output_format["type"]:
+            raise WireError(
+                "The format of the audio is the session's.",
+                code="unsupported_value",
+                param="response.audio.output.format",
+                event_id=event_id,
+            )
         return cls(
             instructions=values["instructions"],
             modality=values["output_modalities"][0],
@@ -414,8 +425,9 @@ class ResponseConfig:
             tool_choice=f"tool:{choice['name']}" if isinstance(choice, dict) else choice,
             max_output_tokens=None if limit == "inf" else limit,
             metadata=given.get("metadata"),
-            voice=given.get("audio", {}).get("output", {}).get("voice") or session.voice,
+            voice=output.get("voice") or session.voice,
             speed=session.speed,
+            output_format=output_format,
             in_conversation=given.get("conversation") != "none",
             input=None if given.get("input") is None else tuple(given["input"]),
         )

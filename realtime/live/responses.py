@@ -276,7 +276,7 @@ class Response:
             "output": [item.to_wire() for item in self.outputs] if status != "in_progress" else [],
             "conversation_id": "conv_default" if self.config.in_conversation else None,
             "output_modalities": [self.config.modality],
-            "audio": {"output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": self.config.voice}},
+            "audio": {"output": {"format": self.config.output_format, "voice": self.config.voice}},
             "max_output_tokens": self.config.max_output_tokens or "inf",
             "metadata": self.config.metadata,
             "usage": None if status == "in_progress" else _usage(self._ending.usage if self._ending else None),

@@ -139,7 +139,8 @@ async def test_a_turn_in_g711_both_ways(server: Server):
         data = g711.ulaw_encode(down.push(np.concatenate([SECOND, read_audio(WEATHER), SECOND])))
         await socket.send(type="input_audio_buffer.append", audio=base64.b64encode(data).decode())
         await socket.until("conversation.item.input_audio_transcription.completed")
-        await socket.until("response.done")
+        done = await socket.until("response.done")
+        assert done["response"]["audio"]["output"]["format"]["type"] == "audio/pcma"
     pcm = g711.alaw_decode(socket.audio())
     assert len(pcm) > 4_000
     assert np.abs(pcm.astype(int)).max() > 1000

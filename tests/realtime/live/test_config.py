@@ -153,6 +153,17 @@ def test_a_response_overrides_the_session_for_itself_only():
     assert config.instructions == "Session."
 
 
+def test_a_response_has_the_format_of_the_session_and_no_other():
+    config = make()
+    pcmu = {"type": "audio/pcmu"}
+    config.update({"audio": {"output": {"format": pcmu}}})
+    response = ResponseConfig.of(config, {"audio": {"output": {"format": pcmu}}}, None)
+    assert response.output_format["type"] == "audio/pcmu"
+    with pytest.raises(WireError) as refusal:
+        ResponseConfig.of(config, {"audio": {"output": {"format": {"type": "audio/pcm"}}}}, "ev_1")
+    assert (refusal.value.param, refusal.value.event_id) == ("response.audio.output.format", "ev_1")
+
+
 def test_a_response_may_stand_outside_the_conversation_with_its_own_context():
     response = ResponseConfig.of(make(), {"conversation": "none", "input": [], "metadata": {"topic": "x"}}, None)
     assert (response.in_conversation, response.input, response.metadata) == (False, (), {"topic": "x"})
