@@ -61,17 +61,20 @@ class Microphone(MediaStreamTrack):
         self._began: float | None = None
         self._drained = asyncio.Event()
 
+    def start(self, pcm: np.ndarray) -> None:
+        """Begin to say 16 kHz samples."""
+        self._drained.clear()
+        self._frames.extend(pcm[at : at + FRAME] for at in range(0, len(pcm), FRAME))
+
     async def say(self, pcm: np.ndarray) -> None:
         """16 kHz samples; returns when the last of them has left."""
-        await self._play([pcm[at : at + FRAME] for at in range(0, len(pcm), FRAME)])
+        self.start(pcm)
+        await asyncio.wait_for(self._drained.wait(), WAIT_S)
 
     async def send(self, payloads: list[bytes]) -> None:
         """RTP payloads as they are."""
-        await self._play(payloads)
-
-    async def _play(self, frames: list[np.ndarray] | list[bytes]) -> None:
         self._drained.clear()
-        self._frames.extend(frames)
+        self._frames.extend(payloads)
         await asyncio.wait_for(self._drained.wait(), WAIT_S)
 
     async def recv(self) -> av.AudioFrame | av.Packet:
@@ -105,6 +108,7 @@ class Caller:
         self.offered: str | bytes = b""
         self.answered = b""
         """What was posted last, and the body that came back."""
+        self.request_id = ""
         self.over = asyncio.Event()
         """The connection is closed, whoever closed it."""
         self.cable: Cable | None = None
@@ -132,7 +136,7 @@ class Caller:
         body = offer.encode() if isinstance(offer, str) else offer
         answer = await self.server.request("POST", CALLS, body, credential=self.token, content_type=content_type)
         self.location = answer[1].get("location", self.location)
-        self.offered, self.answered = offer, answer[2]
+        self.offered, self.answered, self.request_id = offer, answer[2], answer[1]["x-request-id"]
         return answer
 
     async def patch(self, fragment: str) -> Answer:

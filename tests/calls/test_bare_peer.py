@@ -52,6 +52,7 @@ async def test_speech_is_understood_and_answered_aloud_with_events_in_order(serv
         await caller.microphone.say(clip(HOW_ARE_YOU))
         assert (await caller.wait_for(HEARD))["transcript"] == "hello how are you today"
         await caller.wait_for("output_audio_buffer.stopped")
+        await until(lambda: len(caller.sound()) > len(first) + 24_000, "the second answer was heard")
         second = caller.sound()[len(first) :]
         said = [done["transcript"] for done in caller.of("response.output_audio_transcript.done")]
         orders = caller.orders()
@@ -155,6 +156,23 @@ async def test_hanging_up_ends_the_call_within_a_second_for_both_sides(instant: 
         status, _, body = await caller.hang_up()
         assert (status, code(body)) == (404, "call_not_found")
         assert await refusal(instant, caller.token) == (401, "token_used")
+
+
+async def test_the_log_names_request_and_session_at_start_turn_and_end(instant: Server):
+    async with dial(instant) as caller:
+        caller.ask("Say something.")
+        await caller.wait_for("output_audio_buffer.started")
+        caller.send({"type": "output_audio_buffer.clear"})
+        await caller.wait_for("output_audio_buffer.cleared")
+        session = caller.session_id
+    await instant.until_calls(0)
+    ids = f" request={caller.request_id} session={session} "
+    lines = [line for line in instant.log().splitlines() if ids in line]
+    assert [line.partition("realtime.live ")[2].partition(" request=")[0] for line in lines] == [
+        "call started",
+        "turn",
+        "call ended",
+    ]
 
 
 async def test_a_caller_that_hangs_up_by_itself_is_noticed_at_once(instant: Server):
