@@ -18,8 +18,7 @@ from media.peer import Peer
 from media.vad import Vad
 from realtime import problems
 from realtime.adapters.catalogue import Catalogue
-from realtime.gateway.routes import gateway_routes
-from realtime.gateway.work import Gateway
+from realtime.gateway.routes import gateway_routes, open_gateway
 from realtime.live.client_secrets import client_secret_routes
 from realtime.live.policy import Policy
 from realtime.live.routes import session_routes
@@ -109,7 +108,7 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
     )
     app.include_router(websocket_routes(sockets))
     app.include_router(session_routes(services.sessions, services.authenticator, services.used_tokens))
-    app.state.gateway = Gateway(settings, services.catalogue, services.store, services.authenticator)
+    app.state.gateway = open_gateway(settings, services.catalogue, services.store, services.authenticator)
     app.include_router(gateway_routes(app.state.gateway))
     app.include_router(health_routes(services.sessions, services.catalogue, services.pacer, services.metrics, VERSION))
     page = PageAccess(services.store, trust(settings, services.api_keys))

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,11 @@ from realtime.adapters.base import (
     SpeechRequest,
     SttOptions,
     Transcript,
+    Transcription,
     TranscriptStream,
 )
 from realtime.adapters.openai_vendor import Answer, OpenAIVendor, Refusal
-from realtime.adapters.openai_wire import ChatEvents, Lines, WireError, chat_body, parse_object
+from realtime.adapters.openai_wire import ChatEvents, Lines, WireError, chat_body, parse_object, transcription
 from realtime.adapters.pace import Paces, WordEstimate
 from realtime.adapters.wav import AudioError, SpeechReader, wav
 from realtime.adapters.words import speakable
@@ -53,6 +55,9 @@ MAX_UTTERANCE_S = 120.0
 """Seconds of one utterance: 3.8 MB."""
 
 MAX_TRANSCRIPT_BYTES = 1 << 20
+
+MAX_RECORDING_BYTES = 16 << 20
+"""Bytes of the transcript of a whole recording, every word with its times."""
 
 MAX_SPEECH_BYTES = 600 * RATE_OUT * 8
 """Bytes: ten minutes of audio in the widest format, for a request of at most 4,096 characters."""
@@ -100,7 +105,7 @@ class OpenAIChat(Engine):
                     async with aclosing(self._streamed(answer, events)) as deltas:
                         async for delta in deltas:
                             yield delta
-            yield events.end()
+            yield replace(events.end(), dropped=self._dropped(request))
 
     async def _streamed(self, answer: Answer, events: ChatEvents) -> AsyncGenerator[ChatDelta, None]:
         lines = Lines()
@@ -116,10 +121,19 @@ class OpenAIChat(Engine):
             for delta in events.line(line):
                 yield delta
 
+    def _dropped(self, request: ChatRequest) -> tuple[str, ...]:
+        """What the caller asked for and this model is known not to take."""
+        asked = request.temperature is not None and "temperature" in self._dialect
+        return ("temperature",) if asked else ()
+
     async def _open(self, request: ChatRequest) -> Answer:
         """Posts the request; once more for each field whose refusal the server's error explains."""
         body = chat_body(request, self._model, self._temperature)
+        if request.cache_key is not None and self._vendor.is_openai:
+            body["prompt_cache_key"] = request.cache_key
         for field, name in self._dialect.items():
+            if request.exact and name is None and field in self._dropped(request):
+                raise Refusal(f"{self.info.name}: the model does not take {field}", engine=self.info.name, param=field)
             _translate(body, field, name)
         while True:
             try:
@@ -132,7 +146,7 @@ class OpenAIChat(Engine):
                 )
             except Refusal as refusal:
                 dialect = refusal.dialect(body)
-                if dialect is None:
+                if dialect is None or (request.exact and dialect == ("temperature", None)):
                     raise
                 self._dialect[dialect[0]] = dialect[1]
                 _translate(body, *dialect)
@@ -162,6 +176,7 @@ class OpenAISpeechToText(Engine):
 
     def __init__(self, vendor: OpenAIVendor, model: str) -> None:
         super().__init__(vendor, model, EngineInfo(f"{vendor.name}/{model}", "stt", vendor.name, model))
+        self._tells_times = True
 
     def stream(self, options: SttOptions) -> AbstractAsyncContextManager[TranscriptStream]:
         return self._utterance(options)
@@ -174,13 +189,47 @@ class OpenAISpeechToText(Engine):
         finally:
             await utterance.close()
 
+    def transcription(self, pcm: Pcm, options: SttOptions) -> AbstractAsyncContextManager[AsyncIterator[Transcription]]:
+        return aclosing(self._transcription(pcm, options))
+
+    async def _transcription(self, pcm: Pcm, options: SttOptions) -> AsyncGenerator[Transcription, None]:
+        """With times where the server has them; one that only knows plain text is asked for that."""
+        form: dict[str, str | list[str]] = {"model": self._model, **_hints(options)}
+        if self._tells_times:
+            form |= {"response_format": "verbose_json", "timestamp_granularities": ["segment", "word"]}
+        else:
+            form["response_format"] = "json"
+        with self._vendor.failures(self.info.name):
+            try:
+                found = await self._ask(pcm, form)
+            except Refusal as refusal:
+                text = f"{refusal} {refusal.param}"
+                if not self._tells_times or not any(word in text for word in ("format", "verbose", "granular")):
+                    raise
+                self._tells_times = False
+                form = {"model": self._model, "response_format": "json", **_hints(options)}
+                found = await self._ask(pcm, form)
+            result = transcription(found)
+        yield result
+
+    async def _ask(self, pcm: Pcm, form: Mapping[str, str | list[str]]) -> dict[str, Any]:
+        answer = await self._vendor.post(
+            self.info.name,
+            "/audio/transcriptions",
+            MAX_RECORDING_BYTES,
+            form=form,
+            file=("speech.wav", await asyncio.to_thread(wav, pcm, RATE_IN), "audio/wav"),
+            accept="application/json",
+        )
+        async with answer:
+            data = await answer.read()
+            if answer.content_type == "text/plain":
+                return {"text": data.decode(errors="replace").strip()}
+            return parse_object(data)
+
     async def transcribe(self, pcm: Pcm, options: SttOptions) -> str:
         """The words in 16 kHz samples. Raises `EngineError`."""
-        form = {"model": self._model, "response_format": "json"}
-        if options.language:
-            form["language"] = options.language.replace("_", "-").partition("-")[0].lower()
-        if options.prompt:
-            form["prompt"] = options.prompt.encode(errors="replace").decode()
+        form = {"model": self._model, "response_format": "json", **_hints(options)}
         with self._vendor.failures(self.info.name):
             answer = await self._vendor.post(
                 self.info.name,
@@ -198,6 +247,15 @@ class OpenAISpeechToText(Engine):
             if not isinstance(text, str):
                 raise WireError("a transcription without text")
             return text.strip()
+
+
+def _hints(options: SttOptions) -> dict[str, str]:
+    hints = {}
+    if options.language:
+        hints["language"] = options.language.replace("_", "-").partition("-")[0].lower()
+    if options.prompt:
+        hints["prompt"] = options.prompt.encode(errors="replace").decode()
+    return hints
 
 
 class _Utterance:

@@ -114,6 +114,11 @@ class OpenAIVendor:
         self._warming: asyncio.Lock | None = None
         self._warm = False
 
+    @property
+    def is_openai(self) -> bool:
+        """OpenAI itself, which takes fields that others refuse."""
+        return self._url == OPENAI_URL
+
     async def start(self, user: object) -> None:
         """Opens a connection ahead of the first call. A vendor that does not answer is only logged."""
         self._users.add(user)
@@ -153,7 +158,7 @@ class OpenAIVendor:
         *,
         accept: str,
         body: Mapping[str, Any] | None = None,
-        form: Mapping[str, str] | None = None,
+        form: Mapping[str, str | list[str]] | None = None,
         file: tuple[str, bytes, str] | None = None,
     ) -> Answer:
         """Posts `body` as JSON, or a `form` with a `file`; returns when the status is known to be good."""
@@ -265,7 +270,7 @@ class OpenAIVendor:
         headers: dict[str, str | openai.Omit] = {"Accept-Encoding": "identity"}
         if not self._key:
             headers["Authorization"] = openai.Omit()
-        if self._url != OPENAI_URL:
+        if not self.is_openai:
             headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
         return headers
 

@@ -16,7 +16,18 @@ from typing import Any, Literal
 
 import orjson
 
-from realtime.adapters.base import ChatDelta, ChatEnd, ChatRequest, Message, TextDelta, ToolCallDelta, Usage
+from realtime.adapters.base import (
+    ChatDelta,
+    ChatEnd,
+    ChatRequest,
+    Message,
+    Segment,
+    SpokenWord,
+    TextDelta,
+    ToolCallDelta,
+    Transcription,
+    Usage,
+)
 
 MAX_LINE = 1 << 20
 """Bytes: a token's event has some hundred; a tool call sent whole may have many more."""
@@ -210,6 +221,43 @@ def parse_object(data: bytes) -> dict[str, Any]:
     return value
 
 
+def transcription(answer: Mapping[str, Any]) -> Transcription:
+    """An answer of `/audio/transcriptions`: `json`, or `verbose_json` with segments and words."""
+    text = answer.get("text")
+    if not isinstance(text, str):
+        raise WireError("a transcription without text")
+    words = [found for found in map(_spoken, _dicts(answer.get("words"))) if found is not None]
+    segments = []
+    for item in _dicts(answer.get("segments")):
+        start, end, said = _time(item.get("start")), _time(item.get("end")), item.get("text")
+        if start is None or end is None or not isinstance(said, str):
+            continue
+        own = [found for found in map(_spoken, _dicts(item.get("words"))) if found is not None]
+        own = own or [word for word in words if start <= (word.start + word.end) / 2 < end]
+        speaker = item.get("speaker")
+        segments.append(Segment(said.strip(), start, end, tuple(own), speaker if isinstance(speaker, str) else None))
+    language = answer.get("language")
+    return Transcription(text.strip(), language if isinstance(language, str) else None, tuple(segments))
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _spoken(item: Mapping[str, Any]) -> SpokenWord | None:
+    word, start, end = item.get("word"), _time(item.get("start")), _time(item.get("end"))
+    if not isinstance(word, str) or start is None or end is None:
+        return None
+    return SpokenWord(word.strip(), start, end)
+
+
+def _time(value: object) -> float | None:
+    """Seconds."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e6:
+        return float(value)
+    return None
+
+
 def _reported(error: object) -> WireError:
     if isinstance(error, dict):
         code = error.get("code") or error.get("type")
@@ -258,6 +306,12 @@ def chat_body(request: ChatRequest, model: str, temperature: float | None) -> di
         body["temperature"] = wanted
     if request.max_tokens is not None:
         body["max_tokens"] = request.max_tokens
+    form = request.response_format
+    if form is not None:
+        body["response_format"] = {"type": form.type}
+        if form.schema is not None:
+            schema = {"name": form.name, "schema": dict(form.schema), "strict": form.strict}
+            body["response_format"]["json_schema"] = schema
     return body
 
 

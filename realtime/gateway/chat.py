@@ -161,6 +161,10 @@ async def complete(call: Call, body: ChatBody) -> dict[str, Any]:
     """The whole answer as a `ChatResult`."""
     if body.batch_mode:
         return await call.gateway.batches.submit(call, body)
+    return await answered(call, body)
+
+
+async def answered(call: Call, body: ChatBody) -> dict[str, Any]:
     return await completed(await asked(call, body))
 
 

@@ -7,22 +7,47 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from realtime.gateway.chat import chat_routes
+from realtime.adapters.catalogue import Catalogue
+from realtime.gateway.asr import asr_routes
+from realtime.gateway.batches import Batches, batch_routes
+from realtime.gateway.chat import answered, chat_routes
+from realtime.gateway.embed import embed_routes
+from realtime.gateway.files import LocalFiles, file_routes
+from realtime.gateway.image import image_routes
+from realtime.gateway.models import model_routes
+from realtime.gateway.tts import tts_routes
+from realtime.gateway.vision import vision_routes
 from realtime.gateway.work import Gateway
+from realtime.settings import Settings, data_folder
+from realtime.store.base import Store
+from token_service.auth import Authenticator
+
+
+def open_gateway(settings: Settings, catalogue: Catalogue, store: Store, authenticator: Authenticator) -> Gateway:
+    limits = settings.limits
+    folder = data_folder(settings) / "files"
+    files = LocalFiles(folder, store, seconds=limits.file_seconds, max_bytes=limits.files_bytes)
+    return Gateway(settings, catalogue, store, authenticator, files)
 
 
 def gateway_routes(gateway: Gateway) -> APIRouter:
     """They start and stop the gateway with the application that includes them."""
 
+    gateway.batches = batches = Batches(gateway, answered)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await gateway.start()
+        await batches.start()
         try:
             yield
         finally:
+            await batches.close()
             await gateway.close()
 
     router = APIRouter(lifespan=lifespan)
-    for routes in (chat_routes,):
+    for routes in (chat_routes, embed_routes, image_routes, vision_routes, tts_routes, asr_routes, model_routes):
         router.include_router(routes(gateway))
+    router.include_router(batch_routes(gateway, batches))
+    router.include_router(file_routes(gateway.files))
     return router

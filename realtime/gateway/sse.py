@@ -1,4 +1,4 @@
-"""Server-sent events: a recording that one task writes and a response that follows it.
+"""Server-sent events and streamed audio: a recording that one task writes and a response that follows it.
 
 The writer puts chunks into a `Recording`; the response sends what is there, a comment when nothing came
 for a while, and stops when the recording ends. Because they are apart, a keyed stream is finished when
@@ -40,6 +40,8 @@ class Recording:
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
         self.ended = False
+        self.failed: BaseException | None = None
+        """Why it ended before it was whole, where the chunks themselves cannot say so."""
         self._waiting: list[asyncio.Future[None]] = []
 
     def add(self, chunk: bytes) -> None:
@@ -75,20 +77,22 @@ def _set(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-class EventStream(Response):
-    """`on_left`: called when the caller leaves before the end, and on every other way out."""
+class RecordedStream(Response):
+    """Sends a recording. `on_left`: called when the caller leaves before the end, and on every other way out."""
 
-    media_type = "text/event-stream"
+    comment: bytes | None = None
+    """What is sent when nothing came for a while."""
 
     def __init__(
         self,
         recording: Recording,
         on_left: Callable[[], None],
         *,
+        media_type: str,
         headers: dict[str, str] | None = None,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
-        super().__init__(None, 200, {**HEADERS, **(headers or {})}, self.media_type)
+        super().__init__(None, 200, {**HEADERS, **(headers or {})}, media_type)
         self._recording = recording
         self._on_left = on_left
         self._keep_alive_s = keep_alive_s
@@ -128,8 +132,19 @@ class EventStream(Response):
                 chunks = recording.chunks
                 body = chunks[sent] if len(chunks) == sent + 1 else b"".join(chunks[sent:])
                 sent, ended = len(chunks), recording.ended
+                if ended and recording.failed is not None:
+                    raise recording.failed  # the server cuts the connection, so that half is not taken for whole
                 await send({"type": "http.response.body", "body": body, "more_body": not ended})
                 if ended:
                     return
-            else:
-                await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+            elif self.comment is not None:
+                await send({"type": "http.response.body", "body": self.comment, "more_body": True})
+
+
+class EventStream(RecordedStream):
+    comment = COMMENT
+
+    def __init__(
+        self, recording: Recording, on_left: Callable[[], None], *, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(recording, on_left, media_type="text/event-stream", headers=headers)

@@ -31,6 +31,7 @@ from realtime.gateway.bodies import Body, BodyT
 from realtime.gateway.cache import AnswerCache
 from realtime.gateway.errors import GatewayError
 from realtime.gateway.fetch import Fetcher
+from realtime.gateway.files import Files
 from realtime.gateway.idempotency import Claim, Idempotency, Stored, fingerprint
 from realtime.gateway.limits import Meter, Rate
 from realtime.settings import Settings
@@ -58,7 +59,9 @@ class BatchJobs(Protocol):
 class Gateway:
     """The services that the endpoints share. `background`: keyed work that nobody may be waiting for."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, store: Store, authenticator: Authenticator) -> None:
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, store: Store, authenticator: Authenticator, files: Files
+    ) -> None:
         self.settings = settings
         self.catalogue = catalogue
         self.store = store
@@ -69,11 +72,13 @@ class Gateway:
         self.rate = Rate(settings.limits.requests_per_minute)
         self.fetcher = Fetcher(seconds=settings.limits.fetch_seconds)
         self.decoder = Decoder()
+        self.files: Files = files
         self.batches: BatchJobs
         self._background: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         self.meter.start()
+        await self.files.start()
 
     async def close(self) -> None:
         if self._background:
@@ -82,6 +87,7 @@ class Gateway:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        await self.files.close()
         await self.meter.close()
 
     def in_background(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
