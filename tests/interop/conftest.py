@@ -88,7 +88,9 @@ def run(server: Server, environment: Callable[[str], Path], records: Path, sound
 
     def go(driver: str, scenario: str) -> str:
         python = driver.endswith(".py")
-        folder = environment({"openai_python.py": "openai-python", "openai_agents.py": "openai-agents"}.get(driver, "node"))
+        folder = environment(
+            {"openai_python.py": "openai-python", "openai_agents.py": "openai-agents"}.get(driver, "node")
+        )
         # Node looks for packages where the script lies.
         script = DRIVERS / driver if python else Path(shutil.copy(DRIVERS / driver, folder))
         interpreter = str(folder / "bin" / "python") if python else "node"
