@@ -16,9 +16,9 @@ sync_api = pytest.importorskip("playwright.sync_api", reason='playwright is not 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 AUDIO = Path(__file__).parents[1] / "audio"
 MICROPHONE_HZ = 48_000
-LEAD_S = 1.5
+LEAD_S = 1.2
 """Silence before the first words: the call has to be up by then."""
-PAUSE_S = 2.4
+PAUSE_S = 1.6
 """After the first words: the answer has begun by then, and is still going on."""
 FLAGS = (
     "--no-sandbox",

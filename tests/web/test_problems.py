@@ -29,6 +29,26 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cut_off(
+    browser: sync_api.Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[sync_api.Page, contextlib.ExitStack]]:
+    """A call whose server is frozen, which to the browser is a network that went away, and what thaws it.
+
+    It takes ten seconds and more until a browser gives up, so this begins before all other tests.
+    """
+    with Server(tmp_path_factory.mktemp("frozen"), "--engines", "instant") as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(server.url)
+        page.click("#talk")
+        page.wait_for_selector(LIVE)
+        with contextlib.ExitStack() as thaw:
+            thaw.enter_context(frozen(server.pid))
+            yield page, thaw
+        context.close()
+
+
 def refusing(name: str) -> str:
     """A browser whose microphone fails like this."""
     return f"navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('no', '{name}'); }};"
@@ -91,19 +111,6 @@ def test_a_blocked_path_is_named_within_seconds(instant: Server, new_page: NewPa
     expect(problem).to_contain_text("Sound cannot get through", timeout=12_000)
     expect(problem).to_contain_text("UDP")
     expect(page.get_by_role("button", name="Talk")).to_be_visible()
-
-
-def test_a_lost_connection_offers_to_reconnect(small: Server, new_page: NewPage) -> None:
-    """The server is frozen in the middle of the call, which to the browser is a network that went away."""
-    page = new_page(small.url)
-    page.click("#talk")
-    page.wait_for_selector(LIVE)
-    with frozen(small.pid):
-        expect(page.get_by_role("alert")).to_contain_text("The connection was lost", timeout=45_000)
-    expect(page.get_by_role("button", name="Reconnect")).to_be_visible()
-    wait_until_empty(small)
-    page.get_by_role("button", name="Reconnect").click()
-    page.wait_for_selector(LIVE)
 
 
 def test_a_server_that_stops_says_goodbye_and_is_called_again(small: Server, new_page: NewPage) -> None:
@@ -192,3 +199,11 @@ def test_sound_that_the_browser_holds_back_asks_for_a_tap(instant: Server, new_p
     page.evaluate("window.refuse = false")
     unlock.click()
     expect(unlock).to_be_hidden()
+
+
+def test_a_lost_connection_offers_to_reconnect(cut_off: tuple[sync_api.Page, contextlib.ExitStack]) -> None:
+    page, thaw = cut_off
+    expect(page.get_by_role("alert")).to_contain_text("The connection was lost", timeout=45_000)
+    thaw.close()
+    page.get_by_role("button", name="Reconnect").click()
+    page.wait_for_selector(LIVE)
