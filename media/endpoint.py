@@ -253,12 +253,16 @@ class Endpointer:
         self.state = EndpointState.SPEAKING if self._loud_run else EndpointState.PAUSING
         return self._stop() if self._silent_enough() else None
 
-    def judge(self, probability: float) -> SpeechEvent | None:
-        """The network's answer for the window that the last `SUBFRAMES` sub-frames made."""
+    def judge(self, probability: float, *, is_foreign: bool = False) -> SpeechEvent | None:
+        """The network's answer for the window that the last `SUBFRAMES` sub-frames made.
+
+        `is_foreign`: its sound is not of the caller's room, whose noise floor stays what it was.
+        """
         before, self._probability = self._probability, probability
         powers = [self._history[-back][0] for back in range(1, SUBFRAMES + 1)]
         mean = sum(powers) / SUBFRAMES
-        self._floor.update(mean)
+        if not is_foreign:
+            self._floor.update(mean)
         window, self._window = self._window, self._count
         event: SpeechEvent | None = None
         if not self.in_turn:

