@@ -124,7 +124,7 @@ class Session:
         on_end: Callable[[Session, str], None],
     ) -> None:
         self.id = config.id
-        self.log_ids = f"request={request_id()} session={config.id}"
+        self.log_ids = f"request_id={request_id()} session={config.id}"
         """Which call, for every line of the log: the request is the one that opened it."""
         self.leg = leg
         self.config = config
