@@ -12,10 +12,14 @@
 
     asyncio.run(main())
 
-Importing it is cheap; WebRTC and HTTP are loaded by the first `connect`.
+The one-shot methods: `from realtime.client import ai`, then `ai.chat("Hello")`; `AsyncAI` for asyncio.
+
+Importing it is cheap; WebRTC and HTTP are loaded by the first use.
 """
 
+from realtime.client import ai, infra
+from realtime.client.ai import AI, AsyncAI
 from realtime.client.errors import ApiError, CallEnded, ConnectError
 from realtime.client.live import LiveCall, connect
 
-__all__ = ["ApiError", "CallEnded", "ConnectError", "LiveCall", "connect"]
+__all__ = ["AI", "ApiError", "AsyncAI", "CallEnded", "ConnectError", "LiveCall", "ai", "connect", "infra"]

@@ -33,6 +33,8 @@ from token_service.api_keys import ApiKey
 
 PATH = "/v1/ai/batches"
 PREFIX = "batch:"
+OPEN_PREFIX = "batch-open:"
+"""Names of the jobs that wait or run: looked through at a start, without the results of all others."""
 KEPT_S = 7 * 24 * 3600.0
 AT_ONCE = 4
 """Jobs that run at a time: they give way to requests that somebody waits for."""
@@ -82,7 +84,7 @@ class Job:
     def parse(cls, name: str, data: bytes) -> Job:
         fields = orjson.loads(data)
         key = ApiKey(fields.pop("key"), frozenset({"chat"}))
-        job = cls(name.removeprefix(PREFIX), key, **fields)
+        job = cls(name, key, **fields)
         if job.status not in _OPEN:
             job.done.set()
         return job
@@ -118,11 +120,16 @@ class Batches:
 
     async def start(self) -> None:
         """Takes up what a restart left. A store is one process's here: the jobs of a lost one are ours."""
-        for name, data in await self._gateway.store.scan(PREFIX, limit=10_000):
-            job = Job.parse(name, data)
-            if job.status in _OPEN:
+        store = self._gateway.store
+        for name, _ in await store.scan(OPEN_PREFIX, limit=10 * MAX_JOBS):
+            id_ = name.removeprefix(OPEN_PREFIX)
+            data = await store.get(PREFIX + id_)
+            job = Job.parse(id_, data) if data is not None else None
+            if job is not None and job.status in _OPEN:
                 job.status = "queued"
                 self._begin(job)
+            else:
+                await store.delete(name)
 
     async def close(self) -> None:
         """Stops; what is not done stays in the store for the next start."""
@@ -214,7 +221,12 @@ class Batches:
         data = job.written()
         if len(data) > MAX_VALUE_BYTES:
             raise StoreError("the answer is too large to be kept")
-        await self._gateway.store.put(PREFIX + job.id, data, ttl=KEPT_S)
+        store = self._gateway.store
+        if job.status == "queued":
+            await store.put(OPEN_PREFIX + job.id, b"", ttl=KEPT_S)
+        await store.put(PREFIX + job.id, data, ttl=KEPT_S)
+        if job.status not in _OPEN:
+            await store.delete(OPEN_PREFIX + job.id)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
