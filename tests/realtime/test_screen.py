@@ -81,3 +81,14 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     os.close(reader)
     with os.fdopen(writer, "w") as file:
         show(FACTS, Console(file=file))
+
+
+def test_says_where_the_page_is() -> None:
+    assert "In the browser: http://127.0.0.1:8080/" in shown(FACTS)
+
+
+def test_a_link_that_opens_the_page_stands_alone_on_its_line() -> None:
+    text = shown(replace(FACTS, link="https://192.168.1.5:8080/#link=abc"))
+    assert "https://192.168.1.5:8080/#link=abc" in [line.strip() for line in text.splitlines()]
+    assert ".venv/bin/realtime link" in text
+    assert "In the browser: http" not in text
