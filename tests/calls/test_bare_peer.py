@@ -166,9 +166,9 @@ async def test_the_log_names_request_and_session_at_start_turn_and_end(instant: 
         await caller.wait_for("output_audio_buffer.cleared")
         session = caller.session_id
     await instant.until_calls(0)
-    ids = f" request={caller.request_id} session={session} "
+    ids = f" request_id={caller.request_id} session={session} "
     lines = [line for line in instant.log().splitlines() if ids in line]
-    assert [line.partition("realtime.live ")[2].partition(" request=")[0] for line in lines] == [
+    assert [line.partition("realtime.live ")[2].partition(" request_id=")[0] for line in lines] == [
         "call started",
         "turn",
         "call ended",
