@@ -10,7 +10,6 @@ import argparse
 import json
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,13 @@ class Target:
     peer: str = ""
 
 
+CLASS_NAMES = {
+    "first_second": "in an answer's first second",
+    "middle": "in its middle",
+    "last_300_ms": "in its last 300 ms",
+}
+MAX_SHOWN = 5
+"""Failures the page spells out; the JSON has all."""
 _LATENCY = ("latency",)
 _BARGE_IN_PEERS = "Pipecat 480 ms; LiveKit Agents 564–594 ms; FastRTC 1830 ms"
 TARGETS = (
@@ -45,11 +51,7 @@ TARGETS = (
     Target("barge-in, p95", (*_LATENCY, "barge_in_ms", "all", "p95"), 300, "ms", "Pipecat 481–520 ms (p90)"),
     *(
         Target(f"barge-in {name}, {rank}", (*_LATENCY, "barge_in_ms", kind, key), limit, "ms")
-        for kind, name in (
-            ("first_second", "in an answer's first second"),
-            ("middle", "in its middle"),
-            ("last_300_ms", "in its last 300 ms"),
-        )
+        for kind, name in CLASS_NAMES.items()
         for rank, key, limit in (("median", "p50", 200), ("p95", "p95", 300))
     ),
     Target(
@@ -179,7 +181,9 @@ def page(whole: Json) -> str:
 def _latency(latency: Json) -> list[str]:
     conditions, checks = latency["conditions"], latency["checks"]
     barge_in = latency["barge_in_ms"]
-    failures = [f"{count} × {message}" for message, count in Counter(checks["failures"]).most_common()]
+    failures = checks["failures"]
+    shown = "; ".join(failures[:MAX_SHOWN]) + ("; …" if len(failures) > MAX_SHOWN else "")
+    attempts = conditions["turns"] + len(CLASS_NAMES) * conditions["barge_ins_per_class"]
     return [
         "## On the wire (milliseconds)",
         f"One call, `--engines {conditions['engines']}`, {conditions['silence_ms']} ms of configured silence, answers "
@@ -203,7 +207,8 @@ def _latency(latency: Json) -> list[str]:
         f"{checks['answers_cleared']} answers were reported cut (`output_audio_buffer.cleared`), "
         f"{checks['answers_ended_before_the_cut']} came to their own end first. Packets lost: "
         f"{checks['packets_lost']}. The caller's own packets left {checks['caller_late_p99_ms']} ms late (p99), "
-        f"{checks['caller_late_max_ms']} ms at most. Failures: {'; '.join(failures) if failures else 'none'}.",
+        f"{checks['caller_late_max_ms']} ms at most. Failures in {attempts} turns: {len(failures)}"
+        + (f" ({shown})." if failures else "."),
         "## Where the time goes (milliseconds)",
         "The server's own record of each turn (`realtime.turn.metrics`), from the arrival of the last voiced frame.",
         _figures([(name.removesuffix("_ms"), figures) for name, figures in latency["server_record_ms"].items()]),
