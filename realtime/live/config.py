@@ -170,6 +170,12 @@ _TURN_DETECTION: Mapping[str, type[ServerVad] | type[SemanticVad]] = {
     "semantic_vad": SemanticVad,
 }
 
+_FORMATS: Mapping[str, type[PcmFormat] | type[PcmuFormat] | type[PcmaFormat]] = {
+    "audio/pcm": PcmFormat,
+    "audio/pcmu": PcmuFormat,
+    "audio/pcma": PcmaFormat,
+}
+
 HISTORY_TOKENS = 24_000
 HISTORY_KEPT = 0.8
 """`truncation: auto`: more than this is cut to 80 %, so that the vendor's prompt cache is not missed at every turn."""
@@ -285,9 +291,11 @@ class SessionConfig:
             )
         if voice is None:
             audio.get("output", {}).pop("voice", None)
-        for part in ("input", "output"):  # null means "as before" where a value must stand
-            if audio.get(part, {}).get("format", ...) is None:
-                audio[part].pop("format")
+        for part in ("input", "output"):
+            form = audio.get(part, {}).pop("format", None)  # null means "as before": there always is one
+            if form is not None:  # replaced, not merged: a rate belongs to PCM only
+                audio[part]["format"] = _FORMATS[form["type"]].model_validate(form).model_dump()
+                base = _merge(base, {"audio": {part: {"format": None}}})
         self.data = _merge(base, given)
 
     def _typed(self, change: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -153,6 +153,17 @@ def test_a_response_overrides_the_session_for_itself_only():
     assert config.instructions == "Session."
 
 
+def test_a_format_is_replaced_as_a_whole():
+    config = make()
+    config.update({"audio": {"input": {"format": {"type": "audio/pcmu"}}}})
+    assert config.to_wire()["audio"]["input"]["format"] == {"type": "audio/pcmu"}
+    config.update({"audio": {"input": {"format": None}, "output": {"format": {"type": "audio/pcm"}}}})
+    assert config.to_wire()["audio"]["input"]["format"] == {"type": "audio/pcmu"}
+    assert config.to_wire()["audio"]["output"]["format"] == {"type": "audio/pcm", "rate": 24000}
+    config.update({"audio": {"input": {"format": {"type": "audio/pcm"}}}})
+    assert config.to_wire()["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": 24000}
+
+
 def test_a_response_has_the_format_of_the_session_and_no_other():
     config = make()
     pcmu = {"type": "audio/pcmu"}
