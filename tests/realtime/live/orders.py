@@ -1,18 +1,22 @@
 """The order of server events as a state machine: what a strict client relies on, checked event by event.
 
 Feed every serialised server event of a call to `OrderChecker.see`; `finish` says whether everything
-that began has ended. It knows nothing of how the server works.
+that began has ended. It knows nothing of how the server works. With EVENT_RECORD in the environment,
+what was seen is appended to that file, for other judges.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
 PUBLISHED: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+RECORD = os.environ.get("EVENT_RECORD")
 
 
 def _without_our_own(event: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +50,9 @@ class OrderChecker:
 
     def see(self, event: dict[str, Any]) -> None:
         self.count += 1
+        if RECORD:
+            with open(RECORD, "ab") as file:
+                file.write(orjson.dumps(event) + b"\n")
         if not event["type"].startswith("realtime."):
             PUBLISHED.validate_python(_without_our_own(event))
         assert event["event_id"] not in self.event_ids, "event ids are unique"
