@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,9 @@ import numpy.typing as npt
 from media.audio import RATE_IN, RATE_OUT, Pcm
 from media.playout import Playout
 
-_Samples = npt.NDArray[np.float32]
+_Samples: TypeAlias = npt.NDArray[np.float32]
+_Likeness: TypeAlias = npt.NDArray[np.float64]
+"""0 to 1 for each delay in samples."""
 
 _RATE: Final = 8_000
 """Hz at which both signals are compared."""
@@ -87,8 +89,9 @@ _LOUD_FROM_DB: Final = -15.0
 """Ratio to the loudest recent playout that no echo has after a canceller; from here on likeness must be higher."""
 _LOUD_SLOPE: Final = 0.015
 """More likeness for every further decibel."""
-_SOFT_SLOPE: Final = 0.02
-"""Less for every decibel below: softer echoes are mixed with noise, talkers are louder."""
+_SOFT_RANGE_DB: Final = 17.0
+"""Over the bound under which a window is no talker: so far likeness rises to its full measure. Softer
+echoes are mixed with more noise."""
 _LAG_SHAKE: Final = 25 * _PER_MS
 """Samples by which a delay seems to change from window to window: arrival times shake."""
 _LAG_KEPT_S: Final = 5.0
@@ -97,12 +100,15 @@ _FAINT: Final = 0.03
 """Part of the strongest reference's energy under which none is compared: likeness to near-silence is chance."""
 
 
-def _needed(least: float, ratio_db: float) -> float:
-    """The likeness asked of a window at this level, where `least` is asked at `_LOUD_FROM_DB`."""
-    over = ratio_db - _LOUD_FROM_DB
-    if over <= 0.0:
-        return least + _SOFT_SLOPE * over
-    return max(least, min(_LIKENESS_LOUD, least + _LOUD_SLOPE * over))
+def _needed(least: float, ratio_db: float, sure_db: float) -> float:
+    """The likeness asked of a window at this level, where `least` is asked of an ordinary echo."""
+    if ratio_db > _LOUD_FROM_DB:
+        return max(least, min(_LIKENESS_LOUD, least + _LOUD_SLOPE * (ratio_db - _LOUD_FROM_DB)))
+    return least * min(1.0, (ratio_db - sure_db) / _SOFT_RANGE_DB)
+
+
+def _db(ratio: float) -> float:
+    return 10.0 * math.log10(ratio)
 
 
 def _lowpass(down: int) -> _Samples:
@@ -199,10 +205,18 @@ class EchoGuard:
         heard = np.convolve(samples.astype(np.float32), _TAPS_IN)[: len(samples) : _DOWN_IN]
         window = heard[-_WINDOW:]
         ratio = float(window @ window) / _WINDOW / bound
-        is_echo = ratio < self._sure() or self._is_alike(heard, end, ratio, arrived_at)
-        if is_echo:
+        sure = self._sure()
+        if ratio <= sure:
             self._learn(ratio)
-        return is_echo
+            return True
+        alike = self._likeness(heard, end)
+        if alike is None:
+            return False
+        likeness = self._recognised(alike, (_db(ratio), _db(sure)), arrived_at)
+        if likeness >= _LIKENESS_CLEAR:
+            # A doubtful one must not teach that echo is as loud as it: that would silence a soft talker.
+            self._learn(ratio)
+        return likeness > 0
 
     def quiet(self, power: float, arrived_at: float) -> None:
         """A window of this mean square was as quiet as the room: no stronger than that is the echo."""
@@ -253,29 +267,28 @@ class EchoGuard:
             self._blocks.append(self._strongest)
             self._strongest, self._count = 0.0, 0
 
-    def _is_alike(self, heard: _Samples, end: int, ratio: float, now: float) -> bool:
-        alike = self._likeness(heard, end)
-        if alike is None:
-            return False
-        ratio_db = 10.0 * math.log10(ratio)
+    def _recognised(self, alike: _Likeness, levels: tuple[float, float], now: float) -> float:
+        """The likeness of a window that is echo, 0 of one that is not.
+
+        `levels`: of the window, and the one under which it is no talker; decibels to the playout.
+        """
         is_lag_known = now < self._lag_until
         if is_lag_known:
             first = max(0, self._lag - _LAG_SHAKE)
             lag = first + int(alike[first : self._lag + _LAG_SHAKE].argmax())
-            if alike[lag] >= _needed(_LIKENESS_KNOWN, ratio_db):
-                self._see(lag, float(alike[lag]), now)
-                return True
+            if alike[lag] >= _needed(_LIKENESS_KNOWN, *levels):
+                return self._see(lag, float(alike[lag]), now)
         lag = int(alike.argmax())
-        if alike[lag] < _needed(_LIKENESS_ELSEWHERE if is_lag_known else _LIKENESS, ratio_db):
-            return False
-        self._see(lag, float(alike[lag]), now)
-        return True
+        if alike[lag] < _needed(_LIKENESS_ELSEWHERE if is_lag_known else _LIKENESS, *levels):
+            return 0.0
+        return self._see(lag, float(alike[lag]), now)
 
-    def _see(self, lag: int, likeness: float, now: float) -> None:
+    def _see(self, lag: int, likeness: float, now: float) -> float:
         if likeness >= _LIKENESS_CLEAR:
             self._lag, self._lag_until = lag, now + _LAG_KEPT_S
+        return likeness
 
-    def _likeness(self, heard: _Samples, end: int) -> npt.NDArray[np.float64] | None:
+    def _likeness(self, heard: _Samples, end: int) -> _Likeness | None:
         """Normalised cross-correlation with the playout for each delay in samples; None for silence."""
         segment = _emphasised(heard)
         weighted = segment * _WEIGHTS
@@ -292,5 +305,5 @@ class EchoGuard:
         scale = float(weighted @ segment) * np.maximum(energy, _FAINT * energy.max())
         if scale[0] <= 0:
             return None
-        by_position: npt.NDArray[np.float64] = np.abs(product[: _LAG_MOST + 1]) / np.sqrt(scale)
+        by_position: _Likeness = np.abs(product[: _LAG_MOST + 1]) / np.sqrt(scale)
         return by_position[::-1]
