@@ -135,6 +135,9 @@ class AgentSettings(Section):
     instructions: str = ""
     greeting: str | None = None
     """Said as soon as the caller can hear; none by default."""
+    filler: str | None = None
+    """Said, once, when a tool keeps the caller waiting."""
+    filler_after_ms: Annotated[int, Field(ge=200, le=60_000)] = 1500
     stt: EngineRefs | None = None
     chat: EngineRefs | None = None
     tts: EngineRefs | None = None

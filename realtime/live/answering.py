@@ -67,7 +67,7 @@ class Interrupted:
 
 
 class Answering:
-    """`on_closed(status)`: told, and asked for more effects, when the conversation's response has been made.
+    """`on_closed(response, status)`: told, and asked for more effects, when the conversation's response has been made.
 
     `client_plays`: audio is delivered to a program that plays it and says itself what was heard.
     """
@@ -78,7 +78,7 @@ class Answering:
         history: History,
         playout: CutPlayout,
         engines: Mapping[str, str],
-        on_closed: Callable[[Status], list[Effect]],
+        on_closed: Callable[[Response, Status], list[Effect]],
         *,
         client_plays: bool = False,
     ) -> None:
@@ -235,7 +235,7 @@ class Answering:
             effects.append(Record(response.turn))
         if self._asides.pop(response.generation, None) is None:
             self.active = None
-            effects += self._on_closed(status)
+            effects += self._on_closed(response, status)
         return effects
 
     # --- what is heard ------------------------------------------------------------------------

@@ -11,6 +11,7 @@ It never touches samples, sockets or clocks; `now` is monotonic seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from media.endpoint import SpeechStarted, SpeechStopped
 from media.playout import PlayoutEvent
@@ -45,6 +46,14 @@ from realtime.observe.turns import TurnRecord
 __all__ = ["UNCLEAR", "Conversation", "CutPlayout"]
 
 
+@dataclass(frozen=True, slots=True)
+class Filler:
+    """Said when a tool has kept the caller waiting for `after_s` seconds."""
+
+    text: str
+    after_s: float
+
+
 class Conversation:
     """`greeting`: said as soon as the caller can hear. `engines`: names for the turn records.
 
@@ -57,12 +66,16 @@ class Conversation:
         playout: CutPlayout,
         *,
         greeting: str | None = None,
+        filler: Filler | None = None,
         engines: Mapping[str, str] | None = None,
         client_plays: bool = False,
     ) -> None:
         self.config = config
         self.history = History()
         self._greeting = greeting
+        self._filler = filler
+        self._tool_since: float | None = None
+        """When the model asked for a tool whose result the bot has been waiting for in silence."""
         self._client_plays = client_plays
         self._turns = TurnTaking()
         self._caller = Caller(config, self.history, self._turns, engines or {}, self._decide)
@@ -76,6 +89,7 @@ class Conversation:
         """Items that the client brought as sound, while their words are looked for."""
         self._idle_since: float | None = None
         self._position_ms = 0.0
+        self._now = 0.0
 
     @property
     def active(self) -> Response | None:
@@ -90,8 +104,12 @@ class Conversation:
     @property
     def deadline(self) -> float | None:
         """Monotonic seconds at which `Tick` is due."""
-        due = [at for at in (self._caller.deadline, self._idle_deadline) if at is not None]
+        due = [at for at in (self._caller.deadline, self._idle_deadline, self._filler_deadline) if at is not None]
         return min(due, default=None)
+
+    @property
+    def _filler_deadline(self) -> float | None:
+        return None if self._filler is None or self._tool_since is None else self._tool_since + self._filler.after_s
 
     @property
     def _idle_deadline(self) -> float | None:
@@ -113,9 +131,10 @@ class Conversation:
         return Configure(self.config.endpoint, *formats)
 
     def handle(self, event: Input, now: float) -> list[Effect]:
+        self._now = now
         effects = self._handle(event, now)
         if self._answering.active is not None or self._turns.speaking is not None or self._answering.sounding:
-            self._idle_since = None
+            self._idle_since = self._tool_since = None
         return effects
 
     def _handle(self, event: Input, now: float) -> list[Effect]:
@@ -143,7 +162,7 @@ class Conversation:
                 self._idle_since = now + (event.heard_ms / 1000 if self._client_plays else 0.0)
                 return self._answering.played(event)
             case Tick():
-                return [*self._caller.tick(now), *self._idle(now)]
+                return [*self._caller.tick(now), *self._idle(now), *self._fill(now)]
             case AudioOpened():
                 greeting, self._greeting = self._greeting, None
                 return self._answering.say(greeting) if greeting else []
@@ -195,11 +214,21 @@ class Conversation:
         self._turns.answered()
         return self._answering.respond(Purpose.ANSWER, ResponseConfig.of(self.config, None, None), turn)
 
-    def _response_closed(self, status: Status) -> list[Effect]:
+    def _response_closed(self, response: Response, status: Status) -> list[Effect]:
+        if status == "completed" and response.speaks and response.calls_tools:
+            self._tool_since = self._now
         if not self._answer_waits or status == "cancelled":
             return []
         self._answer_waits = False
         return self._answer()
+
+    def _fill(self, now: float) -> list[Effect]:
+        """A tool takes its time: say so, once."""
+        deadline = self._filler_deadline
+        if self._filler is None or deadline is None or now < deadline:
+            return []
+        self._tool_since = None
+        return self._answering.say(self._filler.text)
 
     def _idle(self, now: float) -> list[Effect]:
         """Nobody has said anything since the bot fell silent: ask the model what to do about it."""

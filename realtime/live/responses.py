@@ -71,6 +71,10 @@ class Response:
         return self.message.parts[0] if self.message else None
 
     @property
+    def calls_tools(self) -> bool:
+        return bool(self._tools)
+
+    @property
     def speaks(self) -> bool:
         return self.config.modality == "audio"
 

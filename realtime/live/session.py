@@ -26,7 +26,7 @@ from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, SttOpt
 from realtime.adapters.catalogue import Engines
 from realtime.live import wire
 from realtime.live.config import SessionConfig
-from realtime.live.conversation import Conversation
+from realtime.live.conversation import Conversation, Filler
 from realtime.live.effects import (
     AudioArrived,
     AudioOpened,
@@ -121,6 +121,7 @@ class Session:
         metrics: Metrics,
         *,
         greeting: str | None = None,
+        filler: Filler | None = None,
         on_end: Callable[[Session, str], None],
     ) -> None:
         self.id = config.id
@@ -137,6 +138,7 @@ class Session:
             config,
             leg.playout,
             greeting=greeting,
+            filler=filler,
             engines=engines.names(),
             client_plays=not leg.abilities.plays,
         )

@@ -19,6 +19,7 @@ import orjson
 from media.leg import Leg
 from media.vad import Vad
 from realtime.adapters.catalogue import Catalogue
+from realtime.live.conversation import Filler
 from realtime.live.policy import Policy
 from realtime.live.session import Session
 from realtime.observe.metrics import Metrics
@@ -117,6 +118,7 @@ class Sessions:
             self._vad,
             self._metrics,
             greeting=agent.greeting,
+            filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
             on_end=lambda session, reason: self._ended(number, reason),
         )
         call = Call(number, claims.session_id, leg, claims, live)

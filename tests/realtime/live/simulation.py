@@ -22,7 +22,7 @@ from media.playout import Heard, Playout
 from realtime.adapters.base import ChatEnd, TextDelta, ToolCallDelta, Usage, Word
 from realtime.live import wire
 from realtime.live.config import SessionConfig
-from realtime.live.conversation import Conversation
+from realtime.live.conversation import Conversation, Filler
 from realtime.live.effects import (
     AudioOpened,
     ChatFailed,
@@ -88,6 +88,7 @@ class Simulation:
     seed: int = 0
     plan: EnginePlan = field(default_factory=EnginePlan)
     greeting: str | None = None
+    filler: Filler | None = None
     turn_detection: TurnDetectionSettings = field(default_factory=TurnDetectionSettings)
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ class Simulation:
         self.playout = CutLog(lambda: self.now)
         agent = AgentSettings(instructions="Be brief.", turn_detection=self.turn_detection)
         config = SessionConfig.of_agent("sess_x", "default", agent, model="demo", voice="alloy")
-        self.conversation = Conversation(config, self.playout, greeting=self.greeting)
+        self.conversation = Conversation(config, self.playout, greeting=self.greeting, filler=self.filler)
         self.orders = OrderChecker()
         self.events: list[dict[str, Any]] = []
         self.effects: list[Effect] = []

@@ -6,6 +6,7 @@ import pytest
 
 from media.endpoint import SpeechStarted, SpeechStopped
 from realtime.adapters.base import ChatEnd, TextDelta, ToolCallDelta, Usage
+from realtime.live.conversation import Filler
 from realtime.live.effects import (
     ChatFailed,
     ChatProduced,
@@ -242,6 +243,39 @@ def test_a_tool_call_streams_its_arguments_and_the_result_is_read_by_the_model()
     *_, asked, result = call.thinking().request.messages
     assert asked.tool_calls[0].arguments == '{"city":"Rome"}'
     assert (result.role, result.content, result.tool_call_id) == ("tool", "sunny", "call_1")
+
+
+def test_a_tool_that_takes_long_is_bridged_by_one_sentence():
+    call = Call(filler=Filler("One moment please.", 1.5))
+    call.hear("weather")
+    generation = call.thinking().generation
+    call.tell(ChatProduced(generation, ToolCallDelta(0, "{}", "call_1", "weather")))
+    call.tell(ChatProduced(generation, ChatEnd("tool_calls")))
+    call.run(1.4)
+    assert len(call.of("response.created")) == 1
+    call.run(20)
+    assert [item.text for item in call.conversation.history if item.role == "assistant"] == ["One moment please."]
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "sunny"}
+    call.client(type="conversation.item.create", item=output)
+    call.client(type="response.create")
+    roles = [message.role for message in call.thinking().request.messages]
+    assert roles == ["system", "user", "assistant", "tool", "assistant"]
+    call.answer("Sunny.")
+    call.run(5)
+    call.orders.finish()
+
+
+def test_a_quick_tool_needs_no_bridge():
+    call = Call(filler=Filler("One moment please.", 1.5))
+    call.client(type="response.create")
+    generation = call.thinking().generation
+    call.tell(ChatProduced(generation, ToolCallDelta(0, "{}", "call_1", "weather")))
+    call.tell(ChatProduced(generation, ChatEnd("tool_calls")))
+    call.run(0.5)
+    call.client(type="response.create")
+    call.answer("Sunny.")
+    call.run(10)
+    assert "One moment" not in str(call.events)
 
 
 def test_a_text_response_makes_no_sound():
