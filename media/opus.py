@@ -8,6 +8,9 @@ ever be left unusable by what a caller sends: a bad payload raises `OpusError`, 
 
 from __future__ import annotations
 
+import ctypes
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 import av
@@ -171,6 +174,16 @@ class _Third:
         return thirds
 
 
+@cache
+def _spare_threads() -> None:
+    """Tell ffmpeg that there is one processor. PyAV puts a filter graph before every encoder, and ffmpeg starts
+    up to 16 threads for each, one a processor, that never get anything to do."""
+    package = Path(av.__file__).parent
+    for library in (*package.parent.glob("av.libs/*avutil*"), *package.glob(".dylibs/*avutil*")):
+        # The one that is loaded already. Where PyAV was built against a system's own, its threads stay.
+        ctypes.CDLL(str(library)).av_cpu_force_count(1)
+
+
 class OpusEncoder:
     """The encoder of one call: 20 ms of 24 kHz mono in, one packet out.
 
@@ -179,6 +192,7 @@ class OpusEncoder:
     """
 
     def __init__(self, bitrate: int = 48_000, complexity: int = 5) -> None:
+        _spare_threads()
         codec = av.CodecContext.create("libopus", "w")
         assert isinstance(codec, av.AudioCodecContext)
         codec.sample_rate = RATE_OUT

@@ -1,7 +1,9 @@
 """Opus against streams that PyAV's own encoder made: every mode, mono and stereo, losses and garbage."""
 
 import functools
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -271,3 +273,13 @@ class TestEncoder:
     def test_anything_but_a_frame_is_refused(self, frame):
         with pytest.raises(ValueError, match="480"):
             OpusEncoder().encode(frame)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
+def test_encoders_start_no_threads():
+    threads = Path("/proc/self/task")
+    before = len(list(threads.iterdir()))
+    encoders = [OpusEncoder() for _ in range(3)]
+    for encoder in encoders:
+        encoder.encode(np.zeros(480, np.int16))
+    assert len(list(threads.iterdir())) == before
