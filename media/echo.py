@@ -128,6 +128,11 @@ _EMPHASIS: Final = np.float32(0.7)
 """First-order: evens out the spectrum of voices, so that likeness rests on more than the pitch."""
 
 
+def _decimated(heard: Pcm) -> _Samples:
+    """16 kHz to `_RATE`, as if silence had been before."""
+    return np.convolve(heard.astype(np.float32), _TAPS_IN)[: len(heard) : _DOWN_IN]
+
+
 def _emphasised(samples: _Samples) -> _Samples:
     out = samples.copy()
     out[1:] -= _EMPHASIS * samples[:-1]
@@ -202,14 +207,13 @@ class EchoGuard:
         bound = self._loudest(end)
         if bound < _LOUD:
             return False
-        heard = np.convolve(samples.astype(np.float32), _TAPS_IN)[: len(samples) : _DOWN_IN]
-        window = heard[-_WINDOW:]
+        window = _decimated(samples[-(_WINDOW * _DOWN_IN) :])
         ratio = float(window @ window) / _WINDOW / bound
         sure = self._sure()
         if ratio <= sure:
             self._learn(ratio)
             return True
-        alike = self._likeness(heard, end)
+        alike = self._likeness(_decimated(samples), end)
         if alike is None:
             return False
         likeness = self._recognised(alike, (_db(ratio), _db(sure)), arrived_at)

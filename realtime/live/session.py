@@ -21,7 +21,7 @@ from media.endpoint import EndpointSettings, SpeechEvent, SpeechStarted
 from media.leg import Leg
 from media.playout import PlayoutEvent, PlayoutEventKind
 from media.resample import Resampler
-from media.vad import Vad
+from media.vad import SpeechDetector
 from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, SttOptions, TextDelta, TranscriptStream
 from realtime.adapters.catalogue import Engines
 from realtime.live import wire
@@ -117,7 +117,7 @@ class Session:
         leg: Leg,
         config: SessionConfig,
         engines: Engines,
-        vad: Vad,
+        detector: Callable[[EndpointSettings, Callable[[SpeechEvent], None]], SpeechDetector],
         metrics: Metrics,
         *,
         greeting: str | None = None,
@@ -146,7 +146,7 @@ class Session:
         self._delivering: Pcm | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
-        self._detector = vad.detector(config.endpoint or EndpointSettings(), self._on_speech)
+        self._detector = detector(config.endpoint or EndpointSettings(), self._on_speech)
         self._recent: deque[tuple[float, Pcm]] = deque()
         """The latest audio, each piece with the media time (ms) at its end."""
         self._position_ms = 0.0

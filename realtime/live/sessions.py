@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
 
+from media.echo import guarded
 from media.leg import Leg
 from media.vad import Vad
 from realtime.adapters.catalogue import Catalogue
@@ -111,11 +113,12 @@ class Sessions:
         config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
         _, agent = self._policy.agent(claims.agent)
         number = call_id(claims.session_id)
+        guard = guarded(leg.playout) if agent.echo_guard and leg.abilities.plays else None
         live = Session(
             leg,
             config,
             self._catalogue.engines(agent, model=model),
-            self._vad,
+            partial(self._vad.detector, guard=guard),
             self._metrics,
             greeting=agent.greeting,
             filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
