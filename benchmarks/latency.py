@@ -40,6 +40,8 @@ CLASSES: dict[str, tuple[float, float]] = {
 """Seconds after an answer's first packet between which the caller begins to talk over it."""
 OFF_GRID_S = 0.03
 """A moment is met within half a packet, and the machine's own delay."""
+OFF_LENGTH_S = 0.5
+"""An answer is stretched when the server stalls; twice the sound, from two clauses, is another matter."""
 CONFIG = '[agents.greeter]\ngreeting = "Hello, how can I help you?"\n'
 STEPS = ("endpoint_ms", "transcript_ms", "chat_first_token_ms", "speech_first_audio_ms", "first_packet_ms")
 """Of a turn's own record, in order; they add up to its `voice_to_voice_ms`."""
@@ -76,6 +78,8 @@ class Results:
     lateness: list[float] = field(default_factory=list)
     """How long after their deadlines the caller's packets left."""
     lost: int = 0
+    stalls: list[float] = field(default_factory=list)
+    """Gaps of more than 100 ms inside an answer."""
 
 
 class Conversation:
@@ -113,7 +117,8 @@ class Conversation:
             # By then the instant response is complete; only its sound is still going on.
             await asyncio.sleep(0.1)
             self._call.send({"type": "output_audio_buffer.clear"})
-            await self._arrivals.finished(answer, ANSWER_S + 1)
+            if not await self._arrivals.finished(answer, ANSWER_S + 1):
+                self._fail("an answer did not stop when it was told to")
 
     async def talk_over(self, answer: Answer, kind: str, after_s: float) -> Answer | None:
         """Speak `after_s` after the answer began; the answer to that, which the next call talks over."""
@@ -124,7 +129,8 @@ class Conversation:
         missed = spoken.onset_at - answer.first_at - after_s
         if abs(missed) > OFF_GRID_S:
             self._fail(f"the caller began {1000 * missed:.0f} ms beside the moment meant")
-        await self._arrivals.finished(answer, ANSWER_S + 1)
+        if not await self._arrivals.finished(answer, ANSWER_S + 1):
+            self._fail("an answer went on although it was talked over")
         cleared = self._arrivals.between("output_audio_buffer.cleared", spoken.onset_at, time.monotonic())
         heard_s = answer.last_at - answer.first_at
         if cleared or heard_s > ANSWER_S - 2.5 * FRAME_S:
@@ -140,9 +146,10 @@ class Conversation:
         answer = await self.opening()
         if answer is None:
             raise RuntimeError("no answer to measure the length of")
-        await self._arrivals.finished(answer, 3 * ANSWER_S)
+        if not await self._arrivals.finished(answer, 3 * ANSWER_S):
+            raise RuntimeError("an instant answer does not end, or is not reported ended")
         seconds = answer.last_at - answer.first_at + FRAME_S
-        if abs(seconds - ANSWER_S) > OFF_GRID_S:
+        if abs(seconds - ANSWER_S) > OFF_LENGTH_S:
             raise RuntimeError(f"an instant answer lasts {seconds:.2f} s, not {ANSWER_S:g} s")
 
     async def opening(self) -> Answer | None:
@@ -206,6 +213,7 @@ async def _converse(caller: Caller, plan: Plan, results: Results, say: Callable[
             await asyncio.sleep(PAUSE_S)
         results.lateness += [1000 * late for late in call.track.lateness_s]
         results.lost += call.arrivals.lost
+        results.stalls += [1000 * gap for gap in call.arrivals.stalls_s]
         events = (event for _, event in call.arrivals.events)
         results.records += [event["metrics"] for event in events if event["type"] == "realtime.turn.metrics"]
         errors = (event for _, event in call.arrivals.events if event["type"] == "error")
@@ -271,6 +279,7 @@ def _as_json(plan: Plan, results: Results) -> Json:
             "onset_to_cleared_event_ms": summary(results.cleared),
             "answers_ended_before_the_cut": results.ran_out,
             "packets_lost": results.lost,
+            "gaps_inside_answers_ms": summary(results.stalls),
             "caller_late_p99_ms": round(percentile(late, 99), 2) if late else None,
             "caller_late_max_ms": round(max(late), 2) if late else None,
         },

@@ -206,7 +206,8 @@ def _latency(latency: Json) -> list[str]:
         ),
         f"{checks['answers_cleared']} answers were reported cut (`output_audio_buffer.cleared`), "
         f"{checks['answers_ended_before_the_cut']} came to their own end first. Packets lost: "
-        f"{checks['packets_lost']}. The caller's own packets left {checks['caller_late_p99_ms']} ms late (p99), "
+        f"{checks['packets_lost']}. Gaps over 100 ms inside answers: {checks['gaps_inside_answers_ms']['n']}. "
+        f"The caller's own packets left {checks['caller_late_p99_ms']} ms late (p99), "
         f"{checks['caller_late_max_ms']} ms at most. Failures in {attempts} turns: {len(failures)}"
         + (f" ({shown})." if failures else "."),
         "## Where the time goes (milliseconds)",

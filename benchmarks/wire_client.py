@@ -37,6 +37,8 @@ from benchmarks.speech import Utterance, silence
 FRAME_S = 0.02
 GAP_S = 0.1
 """A pause in the packets that is longer than this separates two answers."""
+ENDS = ("output_audio_buffer.cleared", "output_audio_buffer.stopped")
+"""Events that say that an answer's sound is over."""
 CONNECT_S = 15.0
 _TICKS = 960
 """RTP clock ticks in one packet."""
@@ -126,7 +128,8 @@ class SpeechTrack(MediaStreamTrack):
 
 @dataclass(slots=True)
 class Answer:
-    """Consecutive packets without a gap of more than 100 ms."""
+    """Consecutive packets. A gap of more than 100 ms ends it, unless the packet behind goes on without
+    the marker that begins a talkspurt (RFC 3551 section 4.1): then the sender had stalled."""
 
     first_at: float
     last_at: float
@@ -141,17 +144,22 @@ class Arrivals:
         self.events: list[tuple[float, Json]] = []
         self.lost = 0
         """Sequence numbers that never came: the figures need a clean wire."""
+        self.stalls_s: list[float] = []
+        """Gaps of more than 100 ms inside an answer: the server stood still."""
         self._sequence: int | None = None
         self._news = asyncio.Event()
 
     def packet(self, data: bytes) -> None:
         now = time.monotonic()
-        (sequence,) = struct.unpack_from("!H", data, 2)
+        marker, sequence = struct.unpack_from("!xBH", data)
         if self._sequence is not None:
             self.lost += (sequence - self._sequence - 1) & 0x7FFF
         self._sequence = sequence
         last = self.answers[-1] if self.answers else None
-        if last is not None and now - last.last_at <= GAP_S:
+        gap = now - last.last_at if last is not None else 0.0
+        if last is not None and (gap <= GAP_S or not marker & 0x80):
+            if gap > GAP_S:
+                self.stalls_s.append(gap)
             last.last_at = now
             last.packets += 1
             return
@@ -162,24 +170,23 @@ class Arrivals:
         self.events.append((time.monotonic(), json.loads(text)))
         self._news.set()
 
-    @property
-    def sounding(self) -> bool:
-        """An answer is arriving, as far as is known by now."""
-        return bool(self.answers) and time.monotonic() - self.answers[-1].last_at <= GAP_S
-
     async def answer(self, index: int, timeout: float) -> Answer:
         """Answer number `index` as soon as its first packet is there. Raises `TimeoutError`."""
         await self._until(lambda: len(self.answers) > index, timeout)
         return self.answers[index]
 
-    async def finished(self, answer: Answer, timeout: float) -> None:
-        """Until no packet belonged to `answer` for longer than the gap. Raises `TimeoutError`."""
-        async with asyncio.timeout(timeout):
-            while True:
-                left = answer.last_at + GAP_S - time.monotonic()
-                if left < 0:
-                    return
-                await asyncio.sleep(left + 0.005)
+    async def finished(self, answer: Answer, timeout: float) -> bool:
+        """Wait for the end of `answer`: reported by an event, and no packet for longer than the gap.
+
+        False when that did not come in time.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            left = answer.last_at + GAP_S - time.monotonic()
+            if left < 0 and any(self.between(kind, answer.first_at, deadline) for kind in ENDS):
+                return True
+            await asyncio.sleep(max(left, 0.0) + 0.005)
+        return False
 
     async def wait_for(self, kind: str, timeout: float) -> Json:
         """The latest event of this type, once there is one. Raises `TimeoutError`."""
