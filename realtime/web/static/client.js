@@ -59,6 +59,6 @@ export class InfraiClient {
 
 /** The server that this module was loaded from, where it was loaded over HTTP. */
 function ownServer() {
-  const own = new URL(".", import.meta.url);
-  return own.protocol.startsWith("http") ? own.href : LOCAL_SERVER;
+  const own = import.meta.url ?? ""; // bundlers leave it out of scripts that are no modules
+  return own.startsWith("http") ? new URL(".", own).href : LOCAL_SERVER;
 }
