@@ -20,6 +20,7 @@ import pytest
 
 from media import g711
 from media.resample import Resampler
+from realtime import self_signed
 from realtime.client.talk import read_audio
 from tests.calls.server import API_KEY, Server
 
@@ -74,6 +75,12 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For clients that insist on TLS; its key lies beside it with the suffix .key."""
+    return self_signed.ensure(tmp_path_factory.mktemp("tls"), [])[0]
+
+
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server")) as running:
         yield running
@@ -83,7 +90,7 @@ Run = Callable[[str, str], str]
 
 
 @pytest.fixture
-def run(server: Server, environment: Callable[[str], Path], records: Path, sounds: Path) -> Run:
+def run(server: Server, environment: Callable[[str], Path], records: Path, sounds: Path, certificate: Path) -> Run:
     """Run one scenario of a driver in its environment. Fails with what the driver wrote."""
 
     def go(driver: str, scenario: str) -> str:
@@ -99,6 +106,7 @@ def run(server: Server, environment: Callable[[str], Path], records: Path, sound
             "BASE_URL": f"{server.url}/v1",
             "API_KEY": API_KEY,
             "SOUNDS": str(sounds),
+            "NODE_EXTRA_CA_CERTS": str(certificate),
             "RECORD": str(records / f"{driver.partition('.')[0]}-{scenario}.jsonl"),
         }
         done = subprocess.run(

@@ -424,6 +424,100 @@ async def out_of_band() -> None:
         assert "conversation.item.added" not in call.types()
 
 
+async def semantic_vad_turn() -> None:
+    async with _call() as call:
+        session = await call.update(audio={"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}})
+        turn = session.audio.input.turn_detection
+        assert (turn.type, turn.eagerness, turn.create_response, turn.interrupt_response) == (
+            "semantic_vad",
+            "high",
+            True,
+            True,
+        )
+        await call.append(_sound("how_are_you.pcm"))
+        assert (await call.answer()).status == "completed"
+
+
+async def transcription_session() -> None:
+    secret = await _client().realtime.client_secrets.create(
+        session={
+            "type": "transcription",
+            "audio": {"input": {"transcription": {"model": "gpt-4o-transcribe", "language": "en"}}},
+        }
+    )
+    async with _client(secret.value).realtime.connect(extra_query={"intent": "transcription"}) as connection:
+        call = _Call(connection)
+        assert (await call.next()).session.type == "transcription"
+        await call.append(_sound("how_are_you.pcm"))
+        heard = await call.until("conversation.item.input_audio_transcription.completed")
+        assert heard.transcript == "hello how are you today"
+        assert "response.created" not in call.types()
+
+
+async def idle_timeout() -> None:
+    async with _call() as call:
+        await call.update(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}})
+        await call.ask("Repeat after me: hm.")
+        await call.answer()
+        await call.until("input_audio_buffer.timeout_triggered")
+        assert (await call.answer()).status == "completed"
+
+
+async def images_and_long_instructions_are_taken() -> None:
+    picture = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
+    async with _call() as call:
+        await call.update(instructions="Be kind. " * 5000)
+        content = [{"type": "input_text", "text": "Tell me a joke."}, {"type": "input_image", "image_url": picture}]
+        item = {"type": "message", "role": "user", "content": content}
+        await call.connection.conversation.item.create(item=item)
+        assert (await call.until("conversation.item.done")).item.content[1].image_url == picture
+
+
+async def what_cannot_be_is_refused_by_name() -> None:
+    refused = {
+        "session.prompt": {"prompt": {"id": "pmpt_1"}},
+        "session.tools[0].type": {"tools": [{"type": "mcp", "server_label": "x", "server_url": "https://x.test"}]},
+        "session.audio.output.speed": {"audio": {"output": {"speed": 9}}},
+        "session.audio.input.format.rate": {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}},
+        "session.output_modalities": {"output_modalities": ["audio", "text"]},
+    }
+    async with _call() as call:
+        for param, session in refused.items():
+            await call.connection.session.update(session={"type": "realtime", **session}, event_id=f"ev_{param}")
+            error = (await call.until("error")).error
+            assert (error.param, error.event_id) == (param, f"ev_{param}"), error
+
+
+async def the_betas_client() -> None:
+    """It never validated; what counts is that it hears the answer by the old names."""
+    client = openai.AsyncOpenAI(
+        api_key=os.environ["API_KEY"], websocket_base_url=os.environ["BASE_URL"].replace("http", "ws")
+    )
+    async with client.beta.realtime.connect(model="gpt-4o-realtime-preview") as connection:
+        seen: list[Any] = []
+
+        async def until(kind: str) -> Any:
+            async with asyncio.timeout(20):
+                while (event := await connection.recv()).type != kind:
+                    assert event.type != "error", event
+                    seen.append(event)
+            return event
+
+        assert (await until("session.created")).session.input_audio_format == "pcm16"
+        turn = {"type": "server_vad", "silence_duration_ms": 400}
+        await connection.session.update(
+            session={"modalities": ["audio", "text"], "voice": "ash", "turn_detection": turn}
+        )
+        session = (await until("session.updated")).session
+        assert (session.voice, session.turn_detection.silence_duration_ms) == ("ash", 400)
+        await connection.input_audio_buffer.append(audio=base64.b64encode(_sound("how_are_you.pcm")).decode())
+        heard = await until("conversation.item.input_audio_transcription.completed")
+        assert heard.transcript == "hello how are you today"
+        done = await until("response.done")
+        assert done.response.output[0].content[0].type == "audio"
+        assert any(event.type == "response.audio.delta" for event in seen)
+
+
 async def eight_calls_at_once() -> None:
     async def one(number: int) -> str:
         async with _call() as call:
