@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,6 @@ from realtime.settings import Settings
 from realtime.store.base import Store, StoreError
 from token_service.api_keys import ApiKey
 from token_service.auth import Authenticator
-from token_service.errors import Forbidden
 
 Scope = Literal["chat", "media"]
 Result = TypeVar("Result")
@@ -73,6 +73,8 @@ class Gateway:
         self.fetcher = Fetcher(seconds=settings.limits.fetch_seconds)
         self.decoder = Decoder()
         self.files: Files = files
+        self.jitter: Callable[[float, float], float] = random.uniform
+        """How long to wait between two tries of a vendor, from the least and the most."""
         self.batches: BatchJobs
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -99,8 +101,6 @@ class Gateway:
     async def admit(self, request: Request, scope: Scope) -> ApiKey:
         """The caller's key, within its limits. Raises what the answer is to be otherwise."""
         key = await self.authenticator.api_key(request.headers.get("authorization"), scope)
-        if key.in_page:
-            raise Forbidden("A key for web pages can only mint tokens for live calls.", code="page_key")
         wait = self.rate.take(key.id, time.monotonic())
         if wait:
             message = "Too many requests with this key; try again later."
@@ -159,7 +159,7 @@ class Call:
         """`repeatable`: a keyed request must not be done twice where it is not known whether it was done."""
         breaker = self.gateway.catalogue.breaker
         candidates = [Candidate(model.vendor, model.name, model, breaker(model)) for model in models]
-        return Tries(candidates, self.until, repeatable=not self.keyed)
+        return Tries(candidates, self.until, repeatable=not self.keyed, random=self.gateway.jitter)
 
     def metadata(
         self, model: Model, tries: Tries[Model], cost: float | None, *, ttft: float | None = None

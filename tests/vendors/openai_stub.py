@@ -9,6 +9,7 @@ themselves.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import json
@@ -32,6 +33,8 @@ CHAT = "/v1/chat/completions"
 SPEECH = "/v1/audio/speech"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 MODELS = "/v1/models"
+EMBEDDINGS = "/v1/embeddings"
+IMAGES = "/v1/images/generations"
 
 _transports: dict[Any, asyncio.Transport] = {}
 
@@ -88,6 +91,8 @@ class OpenAIStub:
         self.usage = True
         self.refuses: tuple[str, ...] = ()
         self.transcript = "what was said"
+        self.dimensions = 8
+        self.picture = b"\x89PNG\r\n\x1a\n" + b"not really" * 3
         self.speech_ms = 600
         self.speech_rate = 24_000
         self.speech_piece = 4_801
@@ -126,6 +131,8 @@ class OpenAIStub:
                     Route(SPEECH, self._speech, methods=["POST"]),
                     Route(TRANSCRIPTIONS, self._transcriptions, methods=["POST"]),
                     Route(MODELS, self._models, methods=["GET"]),
+                    Route(EMBEDDINGS, self._embeddings, methods=["POST"]),
+                    Route(IMAGES, self._images, methods=["POST"]),
                 ]
             )
             config = uvicorn.Config(
@@ -212,6 +219,34 @@ class OpenAIStub:
         pieces = [data[at : at + self.speech_piece] for at in range(0, len(data), self.speech_piece)]
         return self._stream(request, record, plan, pieces, kind)
 
+    async def _embeddings(self, request: Request) -> Response:
+        body = await request.json()
+        record, plan = self._receive(request, body)
+        early = await self._early(request, record, plan)
+        if early:
+            return early
+        size = body.get("dimensions", self.dimensions)
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        data = [
+            {"object": "embedding", "index": index, "embedding": [float(len(text)), *[0.5] * (size - 1)]}
+            for index, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": 7, "total_tokens": 7}
+        # In another order than asked: the index counts, not the place.
+        return JSONResponse({"object": "list", "model": body["model"], "data": data[::-1], "usage": usage})
+
+    async def _images(self, request: Request) -> Response:
+        body = await request.json()
+        record, plan = self._receive(request, body)
+        early = await self._early(request, record, plan)
+        if early:
+            return early
+        for refused in self.refuses:
+            if refused in body:
+                return _error(400, f"Unknown parameter: '{refused}'.", refused)
+        one = {"b64_json": base64.b64encode(self.picture).decode()}
+        return JSONResponse({"created": 0, "data": [one] * body.get("n", 1)})
+
     def tone(self) -> bytes:
         time = np.arange(self.speech_rate * self.speech_ms // 1000) / self.speech_rate
         return (8000 * np.sin(2 * np.pi * 440 * time)).astype("<i2").tobytes()
@@ -227,8 +262,18 @@ class OpenAIStub:
         early = await self._early(request, record, plan)
         if early:
             return early
-        body = json.dumps({"text": self.transcript}).encode()
-        return self._stream(request, record, plan, [body], "application/json")
+        answer: dict[str, Any] = {"text": self.transcript}
+        if record.body.get("response_format") == "verbose_json":
+            if "verbose_json" in self.refuses:
+                return _error(400, "response_format 'verbose_json' is not compatible with model", "response_format")
+            words = self.transcript.split()
+            answer |= {
+                "language": "english",
+                "duration": 1.0 * len(words),
+                "segments": [{"id": 0, "start": 0.0, "end": 1.0 * len(words), "text": f" {self.transcript}"}],
+                "words": [{"word": word, "start": 1.0 * at, "end": at + 0.9} for at, word in enumerate(words)],
+            }
+        return self._stream(request, record, plan, [json.dumps(answer).encode()], "application/json")
 
     # --- what goes wrong ----------------------------------------------------------------------
 
