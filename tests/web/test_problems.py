@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from tests.calls.server import ROOT, Server
 from tests.web.conftest import NewPage
+from tests.web.test_page import AUDIBLE, loudest
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -95,20 +97,43 @@ def test_a_full_server_says_when_to_try_again(small: Server, new_page: NewPage) 
     expect(second.locator("#status")).to_have_text("Press to call again")
 
 
-def test_a_blocked_path_is_named_within_seconds(instant: Server, new_page: NewPage) -> None:
-    """The answer's candidates are taken away: as when a firewall lets no UDP through."""
-    script = """
-        const set = RTCPeerConnection.prototype.setRemoteDescription;
-        RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
-            return set.call(this, { type, sdp: sdp.replace(/a=candidate.*\\r\\n/g, "") });
-        };
-        const send = window.fetch;
-        window.fetch = (url, options) =>
-            options?.method === "PATCH" ? Promise.reject(new TypeError("blocked")) : send(url, options);"""
-    page = new_page(instant.url, script=script)
+NO_UDP = """
+    const set = RTCPeerConnection.prototype.setRemoteDescription;
+    RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+        return set.call(this, { type, sdp: sdp.replace(/a=candidate.*\\r\\n/g, "") });
+    };
+    const send = window.fetch;
+    window.fetch = (url, options) =>
+        options?.method === "PATCH" ? Promise.reject(new TypeError("blocked")) : send(url, options);
+"""
+"""The answer's candidates are taken away, and the server learns none: as when a firewall lets no UDP through."""
+NO_WEBSOCKET = "WebSocket = class extends WebSocket { constructor() { super('ws://127.0.0.1:1/'); } };"
+
+
+def test_without_udp_the_call_is_held_over_a_websocket(instant: Server, new_page: NewPage) -> None:
+    """Spoken to, heard, and talked over, as ever."""
+    page = new_page(instant.url, script=NO_UDP)
+    began = time.monotonic()
+    page.click("#talk")
+    page.wait_for_selector(LIVE)
+    assert time.monotonic() - began < 15
+    expect(page.locator("#facts")).to_contain_text("websocket")
+    page.wait_for_selector("body[data-activity=hearing]")
+    page.wait_for_selector("body[data-activity=speaking]")
+    assert loudest(page, 500) > AUDIBLE
+    page.get_by_label("Type instead of speaking").fill("Stop")
+    page.keyboard.press("Enter")
+    expect(page.locator("#words .assistant s").first).to_have_text(re.compile(r"\w"))
+    expect(page.locator("#words .assistant")).to_have_count(2)
+    page.click("#talk")
+    expect(page.locator("#words .note").last).to_have_text("You hung up.")
+
+
+def test_when_nothing_gets_through_that_is_said_within_seconds(instant: Server, new_page: NewPage) -> None:
+    page = new_page(instant.url, script=NO_UDP + NO_WEBSOCKET)
     page.click("#talk")
     problem = page.get_by_role("alert")
-    expect(problem).to_contain_text("Sound cannot get through", timeout=12_000)
+    expect(problem).to_contain_text("Sound cannot get through", timeout=20_000)
     expect(problem).to_contain_text("UDP")
     expect(page.get_by_role("button", name="Talk")).to_be_visible()
 

@@ -63,7 +63,10 @@ export interface LiveOptions extends Omit<LiveTokenOptions, "signal"> {
   element?: HTMLAudioElement;
   /** Further events of the server's own to ask for, beside `realtime.turn.metrics` and partial transcripts. */
   include?: string[];
-  /** Ways to connect, tried in this order when no media gets through. Default: `[connectWebRtc]`. */
+  /**
+   * Ways to connect; the next is tried, with a new token, when no media gets through. Default:
+   * `[connectWebRtc, connectWebSocket]`. A `token` that is no function opens one call only, so there is no second try.
+   */
   transports?: Transport[];
 }
 
@@ -151,7 +154,7 @@ export class LiveCall extends EventTarget {
   readonly muted: boolean;
   /** Known once there is a token. */
   readonly session: Partial<Omit<LiveSessionToken, "token">> | undefined;
-  /** The name of the transport in use, "webrtc"; undefined before the call is live. */
+  /** The transport in use, "webrtc" or "websocket"; undefined before the call is live. */
   readonly transport: string | undefined;
 
   /** `addEventListener` with `detail` in hand; gives the function that takes the listener away. */
@@ -172,7 +175,8 @@ export class LiveCall extends EventTarget {
   levels(): { input: number; output: number };
   /** The loudness of each frequency band, 0 to 255, lowest first, into `bytes` (up to 512). */
   spectrum(side: "input" | "output", bytes: Uint8Array): void;
-  stats(): Promise<RTCStatsReport> | undefined;
+  /** The browser's own figures (an RTCStatsReport); empty over a WebSocket. */
+  stats(): Promise<ReadonlyMap<string, unknown>> | undefined;
   hangUp(): void;
 }
 
@@ -185,6 +189,8 @@ export interface TransportOptions {
   iceServers: RTCIceServer[];
   /** The microphone; undefined for a call without one. */
   track: MediaStreamTrack | undefined;
+  /** Runs since the tap that began the call. */
+  audioContext: AudioContext;
   /** The caller has given up. */
   signal: AbortSignal;
   /** One server event as JSON text. */
@@ -198,11 +204,12 @@ export interface OpenTransport {
   readonly name: string;
   send(text: string): void;
   replaceTrack(track: MediaStreamTrack): Promise<void>;
-  stats(): Promise<RTCStatsReport>;
+  stats(): Promise<ReadonlyMap<string, unknown>>;
   close(): void;
 }
 
 export const connectWebRtc: Transport;
+export const connectWebSocket: Transport;
 
 /**
  * Every failure. `code` is the server's (`full`, `invalid_api_key`, `origin_not_allowed`, ...) or one of

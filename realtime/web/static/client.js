@@ -12,9 +12,10 @@
 import { LiveCall } from "./client/call.js";
 import { InfraiError } from "./client/errors.js";
 import { postJson } from "./client/http.js";
+import { connectWebRtc } from "./client/webrtc.js";
 
-export { InfraiError, LiveCall };
-export { connectWebRtc } from "./client/webrtc.js";
+export { connectWebRtc, InfraiError, LiveCall };
+export { connectWebSocket } from "./client/websocket.js";
 
 const LOCAL_SERVER = "http://127.0.0.1:8080";
 
@@ -53,6 +54,8 @@ export class InfraiClient {
         : typeof token === "function"
           ? token({ agent, model, voice, ttl_seconds, signal })
           : token;
+    // A token that is given opens one call: there is none left for a second way to connect.
+    if (token !== undefined && typeof token !== "function") options.transports ??= [connectWebRtc];
     return new LiveCall(this.#baseUrl, mint, options);
   }
 }

@@ -11,6 +11,7 @@ import { Activity } from "./activity.js";
 import { InfraiError } from "./errors.js";
 import { Microphone, Speaker } from "./sound.js";
 import { connectWebRtc } from "./webrtc.js";
+import { connectWebSocket } from "./websocket.js";
 import { Words } from "./words.js";
 
 /** Ours, which a server sends when it is asked: where a turn's time went, and the caller's words as they come. */
@@ -157,7 +158,7 @@ export class LiveCall extends EventTarget {
       this.#tell("state", { state: "starting" });
       const [token] = await Promise.all([this.#mint({ signal }), this.#openMicrophone()]);
       this.#checkOpen();
-      const minted = typeof token === "string" ? { token } : token;
+      const minted = asToken(token);
       this.#session = without(minted, "token");
       this.#setState("connecting");
       const transport = await this.#openTransport(minted);
@@ -195,17 +196,22 @@ export class LiveCall extends EventTarget {
   }
 
   /** Each transport in turn; the last one's failure is the call's. */
-  async #openTransport({ token, ice_servers: iceServers = [] }) {
-    const transports = this.#options.transports ?? [connectWebRtc];
+  async #openTransport(minted) {
+    const transports = this.#options.transports ?? [connectWebRtc, connectWebSocket];
     let failure;
     for (const connect of transports) {
-      if (failure) this.#tell("fallback", { error: failure });
+      if (failure) {
+        this.#tell("fallback", { error: failure });
+        minted = asToken(await this.#mint({ signal: this.#abort.signal })); // a token opens one call, and that one was tried
+        this.#checkOpen();
+      }
       try {
         return await connect({
           baseUrl: this.#baseUrl,
-          token,
-          iceServers,
+          token: minted.token,
+          iceServers: minted.ice_servers ?? [],
           track: this.#microphone?.track,
+          audioContext: this.#speaker.context,
           signal: this.#abort.signal,
           onEvent: (text) => this.#onMessage(text),
           onAudio: (stream) => this.#speaker.play(stream).catch(() => this.#tell("blocked", {})),
@@ -275,6 +281,10 @@ export class LiveCall extends EventTarget {
     this.#tell("state", { state: "closed" });
     this.#tell("closed", { reason, message, error });
   }
+}
+
+function asToken(token) {
+  return typeof token === "string" ? { token } : token;
 }
 
 function without(object, name) {

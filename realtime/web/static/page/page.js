@@ -68,7 +68,7 @@ function begin({ microphone = true } = {}) {
   call.on("problem", mine((error) => transcript.note(error.message, "trouble")));
   call.on("microphone", mine(onMicrophone));
   call.on("blocked", mine(() => ($("unlock").hidden = false)));
-  call.on("fallback", mine(({ error }) => transcript.note(`${error.message} Trying another way.`)));
+  call.on("fallback", mine(() => transcript.note("No UDP gets through here: trying over a WebSocket, which is slower.")));
   call.on("closed", mine(onClosed));
   onState({ state: call.state });
   return call;
@@ -83,7 +83,7 @@ function onState({ state }) {
     ring.follow(call);
     devices.refresh();
     const { agent, model, voice } = call.session;
-    $("facts").textContent = [agent, model, voice].filter(Boolean).join(" · ");
+    $("facts").textContent = [agent, model, voice, call.transport === "webrtc" ? "" : call.transport].filter(Boolean).join(" · ");
     if ($("output").value) call.setDevice({ output: $("output").value }).catch(() => {});
   }
   if (state === "closed") ring.follow(undefined);

@@ -27,7 +27,7 @@ const PROBLEMS = {
   },
   no_media_path: {
     title: "Sound cannot get through",
-    steps: ["The server answered, but no media packet arrived: a firewall or VPN probably blocks UDP. Try another network, or switch the VPN off.", "If you run the server: open its UDP ports, set REALTIME_PUBLIC_ADDRESS, or add a TURN server. `realtime doctor` checks all three."],
+    steps: ["The server answered, but neither UDP nor a WebSocket got through: a firewall, VPN or proxy is in the way. Try another network, or switch the VPN off.", "If you run the server: open its UDP ports, set REALTIME_PUBLIC_ADDRESS, or add a TURN server (`realtime doctor` checks all three), and let your proxy pass WebSockets on."],
     actions: [RETRY],
   },
   connection_lost: {
