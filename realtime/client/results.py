@@ -78,7 +78,7 @@ class Events:
             self._text.append(delta.content)
         for made in delta.tool_calls or ():
             self._call(made)
-        if chunk["finish_reason"] is not None:
+        if chunk.finish_reason is not None:
             self.result |= {name: value for name, value in chunk.items() if name not in ("delta", "index")}
         return chunk
 
@@ -113,6 +113,8 @@ class ChatStream(dict[str, Any]):
         self._events = Events()
         self._chunks: list[Result] = []
         self._ended = False
+        self._failed: BaseException | None = None
+        """Raised again: half an answer must not pass for a whole one the second time."""
 
     def __iter__(self) -> Iterator[Any]:
         position = 0
@@ -135,6 +137,8 @@ class ChatStream(dict[str, Any]):
 
     def _more(self) -> bool:
         """Reads up to the next chunk; whether there was one."""
+        if self._failed is not None:
+            raise self._failed
         if self._ended:
             return False
         try:
@@ -147,7 +151,8 @@ class ChatStream(dict[str, Any]):
                     break
             if not self._events.done:
                 raise BrokenStream
-        except BaseException:
+        except BaseException as error:
+            self._failed = error
             self.close()
             raise
         self.close()
