@@ -23,6 +23,8 @@ from realtime.settings import AgentSettings
 
 MAX_INSTRUCTIONS = 100_000
 MAX_TOOLS = 128
+MAX_NAMED = 20
+"""Known names listed in an error, at most."""
 MAX_INPUT = 200
 """Items that one response may bring as its own context."""
 
@@ -73,10 +75,14 @@ class Transcription(_Fields):
     model: Annotated[str, Field(max_length=256)] | None = None
     language: Annotated[str, Field(max_length=16)] | None = None
     prompt: Annotated[str, Field(max_length=4096)] | None = None
+    languages: Annotated[list[Annotated[str, Field(max_length=16)]], Field(max_length=32)] | None = None
+    keywords: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=1000)] | None = None
+    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
 
 class NoiseReduction(_Fields):
     type: Literal["near_field", "far_field"]
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class AudioInput(_Fields):
@@ -125,6 +131,10 @@ class Retention(_Fields):
     token_limits: TokenLimits | None = None
 
 
+class Reasoning(_Fields):
+    effort: Annotated[str, Field(max_length=16)] | None = None
+
+
 class SessionFields(_Fields):
     """What `session.update`, a token's `session` and a call's `session` may set."""
 
@@ -135,6 +145,8 @@ class SessionFields(_Fields):
     audio: Audio = Audio()
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] = []
     tool_choice: Literal["auto", "none", "required"] | ChosenTool = "auto"
+    parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=4096)] | Literal["inf"] = "inf"
     truncation: Literal["auto", "disabled"] | Retention = "auto"
     tracing: Literal["auto"] | Json | None = None
@@ -217,6 +229,8 @@ class SessionConfig:
     data: Json
     locked: frozenset[str] = frozenset()
     expires_at: int | None = None
+    voices: frozenset[str] = frozenset()
+    """Names that a client may give for the voice; empty: any."""
     voice_fixed: bool = field(default=False)
     """Set when the first audio was made: the voice no longer changes."""
 
@@ -282,6 +296,7 @@ class SessionConfig:
         voice = audio.get("output", {}).get("voice")
         if isinstance(voice, dict):
             voice = audio["output"]["voice"] = voice["id"]
+        self.require_voice(voice, f"{prefix}.audio.output.voice", event_id)
         if voice is not None and self.voice_fixed and voice != self.voice:
             raise WireError(
                 "The voice cannot be changed after the first audio.",
@@ -297,6 +312,14 @@ class SessionConfig:
                 audio[part]["format"] = _FORMATS[form["type"]].model_validate(form).model_dump()
                 base = _merge(base, {"audio": {part: {"format": None}}})
         self.data = _merge(base, given)
+
+    def require_voice(self, voice: str | None, param: str, event_id: str | None) -> None:
+        """Raises `WireError` for a name that no voice goes by."""
+        if voice is None or not self.voices or voice in self.voices:
+            return
+        known = ", ".join(sorted(self.voices)[:MAX_NAMED])
+        message = f"There is no voice '{voice[:64]}'. Known: {known}."
+        raise WireError(message, code="invalid_value", param=param, event_id=event_id)
 
     def _typed(self, change: Mapping[str, Any]) -> Mapping[str, Any]:
         """A turn detection given without its type is of the type that is in force."""
@@ -415,6 +438,7 @@ class ResponseConfig:
         limit = values["max_output_tokens"]
         choice = values["tool_choice"]
         output = given.get("audio", {}).get("output", {})
+        session.require_voice(output.get("voice"), "response.audio.output.voice", event_id)
         output_format = session.data["audio"]["output"]["format"]
         if (output.get("format") or output_format)["type"] != output_format["type"]:
             raise WireError(

@@ -10,14 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from realtime.adapters.catalogue import Catalogue
-from realtime.live.config import SessionConfig
+from realtime.live.config import MAX_NAMED, SessionConfig
 from realtime.live.wire import WireError
 from realtime.settings import AgentSettings, Settings
 from token_service.errors import InvalidRequest
 from token_service.minting import EffectiveSession
-
-MAX_NAMED = 20
-"""Known names listed in an error, at most."""
 
 
 class Policy:
@@ -68,6 +65,7 @@ class Policy:
         config = SessionConfig.of_agent(
             session_id, name, chosen, model=effective_model, voice=voice or chosen.voice or "alloy"
         )
+        config.voices = frozenset(voices)
         if session:
             if session.get("type") == "transcription":
                 config.data["type"] = "transcription"

@@ -70,6 +70,10 @@ def test_null_turns_detection_off_and_giving_it_again_starts_from_the_defaults()
         ({"output_modalities": ["audio", "text"]}, "session.output_modalities"),
         ({"truncation": 7}, "session.truncation"),
         ({"type": "other"}, "session.type"),
+        ({"parallel_tool_calls": "perhaps"}, "session.parallel_tool_calls"),
+        ({"reasoning": {"effort": 5}}, "session.reasoning.effort"),
+        ({"audio": {"input": {"transcription": {"delay": "long"}}}}, "session.audio.input.transcription.delay"),
+        ({"audio": {"input": {"transcription": {"keywords": "x"}}}}, "session.audio.input.transcription.keywords"),
     ],
 )
 def test_a_wrong_value_is_named_and_changes_nothing(change, param):
@@ -151,6 +155,22 @@ def test_a_response_overrides_the_session_for_itself_only():
     assert (response.instructions, response.modality, response.tool_choice) == ("Once.", "text", "tool:f")
     assert [tool.name for tool in response.tools] == ["f"]
     assert config.instructions == "Session."
+
+
+def test_a_voice_that_nobody_has_is_refused_by_name():
+    config = make()
+    config.voices = frozenset({"alloy", "ash"})
+    config.update({"audio": {"output": {"voice": {"id": "ash"}}}})
+    assert config.voice == "ash"
+    for change in ({"audio": {"output": {"voice": "nobody"}}}, {"audio": {"output": {"voice": {"id": "nobody"}}}}):
+        with pytest.raises(WireError) as refusal:
+            config.update(change, "ev_1")
+        assert (refusal.value.param, refusal.value.event_id) == ("session.audio.output.voice", "ev_1")
+        assert "alloy, ash" in refusal.value.message
+    with pytest.raises(WireError) as refusal:
+        ResponseConfig.of(config, {"audio": {"output": {"voice": "nobody"}}}, None)
+    assert refusal.value.param == "response.audio.output.voice"
+    assert config.voice == "ash"
 
 
 def test_a_format_is_replaced_as_a_whole():
