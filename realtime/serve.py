@@ -39,8 +39,8 @@ from token_service.api_keys import ApiKeys
 GRACE_SECONDS = 5
 """How long requests may go on once the server was told to stop."""
 
-MAX_WEBSOCKET_MESSAGE = 16 << 20
-"""Bytes: OpenAI's clients may append 15 MiB of audio in one event."""
+MAX_WEBSOCKET_MESSAGE = 21 << 20
+"""Bytes: one event may append 15 MiB of audio, which is 20 MiB in base64."""
 
 EXAMPLE = Path("tests/audio/synth_flite_rms_weather_london.wav")
 """A question to try with, in a checkout."""

@@ -26,6 +26,13 @@ from media.resample import Resampler
 MAX_UNSENT_BYTES = 16 << 20
 """Text waiting for a client that does not read: about four minutes of speech in base64."""
 
+MAX_APPEND_BYTES = 15 << 20
+"""Audio in one event, as with OpenAI."""
+
+PIECE = 1 << 16
+"""Base64 characters decoded and resampled in one turn of the loop: a second of PCM, below a millisecond. Whole
+quadruples, and whole samples."""
+
 SLICE = 512
 """Samples handed on in one turn of the loop: one window of the speech detector, which judges one a turn. A
 recording that comes whole must not run ahead of it."""
@@ -42,7 +49,7 @@ class AudioFormat(Enum):
 
 
 class AudioError(ValueError):
-    """Audio that is not base64, or not whole samples."""
+    """Audio that is not base64, not whole samples, or too much of it."""
 
 
 class Delivery(Playout):
@@ -175,12 +182,26 @@ class SocketLeg:
             self._to_caller = None if outbound is AudioFormat.PCM else Resampler(RATE_OUT, outbound.rate)
 
     async def hear(self, audio: str) -> None:
-        """One appended piece of audio, base64 in the negotiated format. Raises `AudioError`.
+        """One appended piece of audio, base64 in the negotiated format. Raises `AudioError`; then none was heard.
 
-        Hands it on in slices, letting the loop turn between them: a whole file may come at once.
+        Lets the loop turn while it works: a whole file may come at once.
         """
-        pcm = self._from_caller.push(decode(audio, self._inbound))
+        if len(audio) * 3 // 4 > MAX_APPEND_BYTES:
+            raise AudioError(f"One event holds at most {MAX_APPEND_BYTES >> 20} MiB of audio.")
+        if "=" in audio[:-2]:
+            raise AudioError("The audio is not base64.")
+        decoded: list[Pcm] = []
+        for start in range(0, len(audio), PIECE):
+            decoded.append(decode(audio[start : start + PIECE], self._inbound))
+            if start + PIECE < len(audio):
+                await asyncio.sleep(0)
         self._bytes_in += len(audio)
+        for place, samples in enumerate(decoded):
+            await self._hand_on(self._from_caller.push(samples))
+            if place + 1 < len(decoded):
+                await asyncio.sleep(0)
+
+    async def _hand_on(self, pcm: Pcm) -> None:
         for start in range(0, len(pcm), SLICE):
             if self._listener is None or self._closed is not None:
                 return

@@ -286,6 +286,22 @@ async def test_nonsense_is_an_error_and_the_call_goes_on(server: Server):
         assert (await socket.until("response.done"))["response"]["status"] == "completed"
 
 
+async def test_audio_comes_by_the_megabyte_within_bounds(server: Server):
+    async with dial(server) as socket:
+        most = base64.b64encode(bytes(15 << 20)).decode()
+        await socket.send(type="input_audio_buffer.append", audio=most, event_id="ev_1")
+        await socket.send(type="input_audio_buffer.append", audio=most + "AAAA", event_id="ev_2")
+        error = (await socket.until("error"))["error"]
+        assert (error["param"], error["event_id"]) == ("audio", "ev_2")
+        for audio in ("AA==" + most[:80_000], most[:70_000] + "%%%%"):  # broken before and behind the first piece
+            await socket.send(type="input_audio_buffer.append", audio=audio, event_id="ev_3")
+            assert (await socket.until("error"))["error"]["event_id"] == "ev_3"
+        await socket.send(type="input_audio_buffer.append", audio=most, event_id="ev_4")
+        await socket.send(type="input_audio_buffer.append", audio=most, event_id="ev_5")
+        error = (await socket.until("error"))["error"]
+        assert (error["code"], error["event_id"]) == ("audio_too_far_ahead", "ev_5")
+
+
 async def test_eight_calls_at_once_do_not_leak_into_each_other(server: Server):
     async def one(number: int) -> str:
         async with dial(server) as socket:
