@@ -24,17 +24,18 @@ export async function connectWebSocket({ baseUrl, token, track, audioContext, si
 function opened(socket, signal) {
   return new Promise((resolve, reject) => {
     const fail = (code, message) => {
-      socket.onopen = socket.onclose = null;
+      socket.onopen = socket.onclose = socket.onerror = null;
       clearTimeout(timer);
       socket.close();
       reject(new InfraiError(code, message, { retryable: true }));
     };
     const refused = () => fail("no_media_path", "Neither UDP nor a WebSocket gets through to the server. Try another network.");
     const timer = setTimeout(refused, OPEN_MS);
-    socket.onclose = refused;
+    socket.onclose = socket.onerror = refused;
     signal?.addEventListener("abort", () => fail("aborted", "The call was given up."), { once: true });
     socket.onopen = () => {
       clearTimeout(timer);
+      socket.onerror = null;
       resolve();
     };
   });
