@@ -219,7 +219,9 @@ class Worker:
             reason = "it ended"
             try:
                 await self._run()
-            except (OSError, FrameError, EngineError) as error:
+            except Exception as error:
+                # Whatever it was (uvloop has a RuntimeError for a pipe that is closed already): a supervisor
+                # that gave up here would leave the engine dead for as long as the server lives.
                 reason = str(error) or type(error).__name__
             finally:
                 if self._state is not WorkerState.CLOSED:
@@ -267,7 +269,11 @@ class Worker:
             start_new_session=True,
         )
         assert process.stdin is not None
-        process.stdin.write(Frame(Kind.OPEN, 0, {"options": self._options, "parent": os.getpid()}).serialize())
+        try:
+            process.stdin.write(Frame(Kind.OPEN, 0, {"options": self._options, "parent": os.getpid()}).serialize())
+        except Exception:
+            await _end(process)
+            raise
         return process
 
     async def _read(self, process: Process) -> None:

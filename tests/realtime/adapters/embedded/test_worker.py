@@ -165,6 +165,26 @@ async def test_a_worker_that_dies_while_it_loads_is_started_again(tmp_path: Path
         assert worker.pid is not None
 
 
+async def test_a_process_that_cannot_even_be_spoken_to_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    spawn, attempts = asyncio.create_subprocess_exec, 0
+
+    async def gone_at_once(*command: str, **options: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            # What uvloop says of a pipe whose other end has gone already.
+            raise RuntimeError("unable to perform operation; the handler is closed")
+        return await spawn(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", gone_at_once)
+    async with running(backoff_seconds=0.01) as worker:
+        with pytest.raises(EngineError) as failure:
+            await worker.start()
+        assert failure.value.code == "worker_failed"
+        await worker.start()
+        assert worker.state is WorkerState.READY
+
+
 async def test_an_engine_that_cannot_be_loaded_says_why() -> None:
     async with running({"fail": "no such library"}) as worker:
         with pytest.raises(EngineError, match="no such library"):
