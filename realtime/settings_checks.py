@@ -80,8 +80,11 @@ def _check_vendors(data: Mapping[str, Any]) -> Iterator[Finding]:
         if name in BUILT_IN:
             yield Finding(("vendors", name), f"`{name}` is built in and cannot be a vendor", "give it another name")
         if isinstance(vendor, dict) and "base_url" not in vendor and "key" not in vendor:
-            hint = 'add key = "env:OPENAI_API_KEY", or base_url = "http://..." for another address'
-            yield Finding(("vendors", name), "without base_url this is OpenAI itself, which needs a key", hint)
+            kind = vendor.get("kind", "openai")
+            variable = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}.get(str(kind), "OPENAI_API_KEY")
+            owner = {"anthropic": "Anthropic", "gemini": "Google"}.get(str(kind), "OpenAI")
+            hint = f'add key = "env:{variable}", or base_url = "http://..." for another address'
+            yield Finding(("vendors", name), f"without base_url this is {owner} itself, which needs a key", hint)
 
 
 def _check_models(data: Mapping[str, Any], vendors: set[str]) -> Iterator[Finding]:
@@ -96,6 +99,10 @@ def _check_models(data: Mapping[str, Any], vendors: set[str]) -> Iterator[Findin
                     ("models", index, "id"), f"`{name}` is built in and cannot be a model", "choose another id"
                 )
             seen.add(name)
+        own = _table(_table(data, "vendors"), vendor).get("kind") if isinstance(vendor, str) else None
+        if own in ("anthropic", "gemini") and model.get("kind") in set(_KINDS) - {"chat"}:
+            message = f"a vendor of kind `{own}` has chat models only"
+            yield Finding(("models", index, "kind"), message, 'write kind = "chat", or name another vendor')
         if isinstance(vendor, str) and vendor not in vendors:
             close = nearest(vendor, vendors)
             hint = f"did you mean `{close}`?" if close else f"add [vendors.{vendor}]"

@@ -296,6 +296,8 @@ class Catalogue:
 
         if vendor_name not in self._settings.vendors:
             raise UnknownEngine(model, kind, self._known(kind), f"there is no vendor {vendor_name!r}")
+        if self._settings.vendors[vendor_name].kind != "openai":
+            return self._of_own_sdk(kind, vendor_name, model, settings)
         vendor = self._vendors.get(vendor_name)
         if vendor is None:
             vendor = openai_vendor.OpenAIVendor(vendor_name, self._settings.vendors[vendor_name])
@@ -311,6 +313,26 @@ class Catalogue:
                 return openai_media.OpenAIEmbedder(vendor, model)
             case "image":
                 return openai_media.OpenAIImages(vendor, model)
+
+    def _of_own_sdk(self, kind: Kind, vendor_name: str, model: str, settings: ModelSettings | None) -> Engine:
+        """A model of a vendor whose own SDK is an extra of ours."""
+        vendor = self._settings.vendors[vendor_name]
+        if kind != "chat":
+            raise UnknownEngine(
+                model, kind, self._known(kind), f"a vendor of kind {vendor.kind!r} has chat models only"
+            )
+        temperature = settings.temperature if settings else None
+        try:
+            if vendor.kind == "anthropic":
+                from realtime.adapters.anthropic import AnthropicChat
+
+                return AnthropicChat(vendor_name, vendor, model, temperature=temperature)
+            from realtime.adapters.gemini import GeminiChat
+
+            return GeminiChat(vendor_name, vendor, model, temperature=temperature)
+        except ModuleNotFoundError as error:
+            hint = f"pip install 'infrai-realtime[{vendor.kind}]'"
+            raise UnknownEngine(model, kind, self._known(kind), f"{error.name} is not installed ({hint})") from None
 
 
 _BUILT_IN: dict[tuple[str, Kind], Builder] = {

@@ -50,7 +50,7 @@ def offers(settings: Settings, *, override: Literal["instant"] | None = None) ->
         vendor, _, name = ref.partition("/")
         known = any(m.kind == kind and f"{m.vendor}/{m.name}" == ref for m in found.values())
         if name and vendor in settings.vendors and not known:
-            found.setdefault((kind, ref), Model(name, vendor, name, kind, ref, ALL_CAPS[kind]))
+            found.setdefault((kind, ref), Model(name, vendor, name, kind, ref, caps_of(settings, vendor, kind)))
     return (*found.values(), *EMBEDDED)
 
 
@@ -70,9 +70,15 @@ def eligible(
     return [m for m in models if m.vendor != "embedded" or m.ref in routed]
 
 
+def caps_of(settings: Settings, vendor: str, kind: Kind) -> frozenset[str]:
+    """What a model of which nothing is said can do. Anthropic has no format for JSON without a schema."""
+    found = settings.vendors.get(vendor)
+    return ALL_CAPS[kind] - {"json_object"} if found and found.kind == "anthropic" else ALL_CAPS[kind]
+
+
 def _configured(settings: Settings) -> Iterator[Model]:
     for model in settings.models:
-        caps = ALL_CAPS[model.kind] if model.caps is None else frozenset(model.caps)
+        caps = caps_of(settings, model.vendor, model.kind) if model.caps is None else frozenset(model.caps)
         yield Model(
             model.id,
             model.vendor,
