@@ -95,9 +95,8 @@ def run(server: Server, environment: Callable[[str], Path], records: Path, sound
 
     def go(driver: str, scenario: str) -> str:
         python = driver.endswith(".py")
-        folder = environment(
-            {"openai_python.py": "openai-python", "openai_agents.py": "openai-agents"}.get(driver, "node")
-        )
+        name = driver.partition(".")[0]
+        folder = environment("-".join(name.split("_")[:2]) if python else "node")
         # Node looks for packages where the script lies.
         script = DRIVERS / driver if python else Path(shutil.copy(DRIVERS / driver, folder))
         interpreter = str(folder / "bin" / "python") if python else "node"
@@ -107,7 +106,7 @@ def run(server: Server, environment: Callable[[str], Path], records: Path, sound
             "API_KEY": API_KEY,
             "SOUNDS": str(sounds),
             "NODE_EXTRA_CA_CERTS": str(certificate),
-            "RECORD": str(records / f"{driver.partition('.')[0]}-{scenario}.jsonl"),
+            "RECORD": str(records / f"{name}-{scenario}.jsonl"),
         }
         done = subprocess.run(
             [interpreter, str(script), scenario], env=variables, capture_output=True, text=True, timeout=SCENARIO_S

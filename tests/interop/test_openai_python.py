@@ -7,6 +7,11 @@ import pytest
 from tests.interop.conftest import Run, scenarios
 
 
-@pytest.mark.parametrize("scenario", scenarios("openai_python.py"))
-def test_openai_python(run: Run, scenario: str):
-    run("openai_python.py", scenario)
+@pytest.mark.parametrize("scenario", scenarios("openai_python_turns.py"))
+def test_turns(run: Run, scenario: str):
+    run("openai_python_turns.py", scenario)
+
+
+@pytest.mark.parametrize("scenario", scenarios("openai_python_protocol.py"))
+def test_protocol(run: Run, scenario: str):
+    run("openai_python_protocol.py", scenario)
