@@ -21,6 +21,7 @@ from media.echo import guarded
 from media.leg import Leg
 from media.vad import Vad
 from realtime.adapters.catalogue import Catalogue
+from realtime.live import wire
 from realtime.live.conversation import Filler
 from realtime.live.policy import Policy
 from realtime.live.session import Session
@@ -149,11 +150,11 @@ class Sessions:
         call = self.find(id_)
         if call is None:
             return False
-        await call.leg.close(reason)
+        await _hang_up(call, reason)
         return True
 
     def _hang_up_soon(self, call: Call, reason: str) -> None:
-        task = asyncio.get_running_loop().create_task(call.leg.close(reason))
+        task = asyncio.get_running_loop().create_task(_hang_up(call, reason))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
@@ -208,6 +209,13 @@ class Sessions:
     async def drain(self, reason: str = "server_shutdown") -> None:
         """Refuse new calls and end those under way."""
         self._draining = True
-        await asyncio.gather(*(call.leg.close(reason) for call in self), return_exceptions=True)
+        await asyncio.gather(*(_hang_up(call, reason) for call in self), return_exceptions=True)
         if self._writing:
             await asyncio.wait(self._writing, timeout=2)
+
+
+async def _hang_up(call: Call, reason: str) -> None:
+    """End a call from our side, telling the caller why where that was asked for."""
+    if call.session.config.includes("realtime.call.ending"):
+        call.leg.send_text(wire.CallEnding(reason=reason).serialise())
+    await call.leg.close(reason)

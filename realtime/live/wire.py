@@ -443,3 +443,10 @@ class TurnMetrics(ServerEvent):
     type: Literal["realtime.turn.metrics"] = "realtime.turn.metrics"
     response_id: str | None
     metrics: Json
+
+
+class CallEnding(ServerEvent):
+    """Ours: the server is about to end the call, and why, when `session.include` asks for `realtime.call.ending`."""
+
+    type: Literal["realtime.call.ending"] = "realtime.call.ending"
+    reason: str

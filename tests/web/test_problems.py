@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.calls.server import ROOT, Server
+from tests.calls.server import API_KEY, ROOT, Server
 from tests.web.conftest import NewPage
 from tests.web.test_page import AUDIBLE, loudest
 
@@ -145,7 +145,7 @@ def test_a_server_that_stops_says_goodbye_and_is_called_again(small: Server, new
     page.wait_for_selector(LIVE)
     small.__exit__()
     problem = page.get_by_role("alert")
-    expect(problem).to_contain_text("The server ended the call")
+    expect(problem).to_contain_text("The server is being stopped")
     page.get_by_role("button", name="Call again").click()
     expect(problem).to_contain_text("The server does not answer")
     small.__enter__()
@@ -232,3 +232,17 @@ def test_a_lost_connection_offers_to_reconnect(cut_off: tuple[sync_api.Page, con
     thaw.close()
     page.get_by_role("button", name="Reconnect").click()
     page.wait_for_selector(LIVE)
+
+
+def test_a_call_that_is_ended_from_outside_says_so(instant: Server, new_page: NewPage) -> None:
+    page = new_page(instant.url)
+    page.click("#talk")
+    page.wait_for_selector(LIVE)
+    page.get_by_text("Events").click()
+    details = page.locator("#log-list details").filter(has_text="session.created")
+    details.locator("summary").click()
+    session_id = json.loads(details.locator("pre").inner_text())["session"]["id"]
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    url = f"{instant.url}/v1/ai/realtime/sessions/{session_id}"
+    urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="DELETE"), timeout=10)
+    expect(page.get_by_role("alert")).to_contain_text("ended by whoever runs the server")

@@ -120,7 +120,14 @@ export interface ClientEvent {
   [field: string]: unknown;
 }
 
-export type CloseReason = "hangup" | "ended_by_server" | "connection_lost" | (string & {});
+export type CloseReason =
+  | "hangup"
+  | "ended_by_server"
+  | "ended_by_api"
+  | "max_duration"
+  | "server_shutdown"
+  | "connection_lost"
+  | (string & {});
 
 /** What `detail` is for each type of event. Beside these, every server event is told under its own type. */
 export interface CallEvents {

@@ -14,8 +14,8 @@ import { connectWebRtc } from "./webrtc.js";
 import { connectWebSocket } from "./websocket.js";
 import { Words } from "./words.js";
 
-/** Ours, which a server sends when it is asked: where a turn's time went, and the caller's words as they come. */
-const INCLUDE = ["realtime.turn.metrics", "realtime.input_transcript.partial"];
+/** Ours, which a server sends when it is asked: where a turn's time went, the words as they come, why a call ends. */
+const INCLUDE = ["realtime.turn.metrics", "realtime.input_transcript.partial", "realtime.call.ending"];
 const LEVELS_MS = 50;
 /** Events kept until the call is up, at most. */
 const MAX_WAITING = 100;
@@ -23,6 +23,9 @@ const MAX_WAITING = 100;
 const REASONS = {
   hangup: "You hung up.",
   ended_by_server: "The server ended the call.",
+  ended_by_api: "The call was ended by whoever runs the server.",
+  max_duration: "The call has reached its longest duration.",
+  server_shutdown: "The server is being stopped or restarted.",
   connection_lost: "The connection was lost. Check the network and call again.",
 };
 
@@ -39,6 +42,8 @@ export class LiveCall extends EventTarget {
   #transport;
   #waiting = [];
   #levels;
+  /** Why the server is about to end the call, when it said so. */
+  #ending;
   #muted = false;
   #onPageHide = () => this.hangUp();
 
@@ -215,7 +220,7 @@ export class LiveCall extends EventTarget {
           signal: this.#abort.signal,
           onEvent: (text) => this.#onMessage(text),
           onAudio: (stream) => this.#speaker.play(stream).catch(() => this.#tell("blocked", {})),
-          onClosed: (reason) => this.#end(reason),
+          onClosed: (reason) => this.#end(this.#ending ?? reason),
         });
       } catch (error) {
         if (error.code !== "no_media_path") throw error;
@@ -245,6 +250,7 @@ export class LiveCall extends EventTarget {
     if (event.type === "conversation.item.truncated") {
       this.send({ type: "conversation.item.retrieve", item_id: event.item_id });
     }
+    if (event.type === "realtime.call.ending") this.#ending = event.reason;
     for (const entry of this.#words.take(event)) this.#tell("transcript", entry);
     this.#follow(event);
     if (event.type === "realtime.turn.metrics") this.#tell("turn", { responseId: event.response_id, metrics: event.metrics });

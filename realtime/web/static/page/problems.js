@@ -1,6 +1,7 @@
 /** What each failure means for the person in front of the page, and what to do about it. */
 
 const RETRY = { label: "Try again", act: "retry" };
+const AGAIN = { label: "Call again", act: "retry" };
 const TYPE = { label: "Type instead", act: "type" };
 const KEY = { label: "Use an API key", act: "key" };
 
@@ -37,9 +38,16 @@ const PROBLEMS = {
   },
   ended_by_server: {
     title: "The server ended the call",
-    steps: ["It may have been restarted, or the call reached its longest duration."],
-    actions: [{ label: "Call again", act: "retry" }],
+    steps: ["It may have been restarted."],
+    actions: [AGAIN],
   },
+  server_shutdown: {
+    title: "The server is being stopped or restarted",
+    steps: ["Call again in a moment."],
+    actions: [AGAIN],
+  },
+  max_duration: { title: "The call has reached its longest duration", steps: [], actions: [AGAIN] },
+  ended_by_api: { title: "The call was ended by whoever runs the server", steps: [], actions: [AGAIN] },
   unreachable: {
     title: "The server does not answer",
     steps: ["Is it running? `realtime serve` starts it.", "Is this device online?"],
