@@ -73,13 +73,13 @@ TARGETS = (
     Target("`import realtime.client`, median", ("startup", "import_client_s", "p50"), 0.3, "s"),
 )
 
-PEERS = """The peers' figures are quoted, not run again here. They were taken on the wire by the same method (another
-machine with two shared virtual cores, loopback, engines without latency, 3.3 s of synthetic speech, answers of 5 s
-talked over 1.5 s after they began), medians unless said otherwise: Pipecat 1.14.0 with SmallWebRTC, 200 ms of
-configured silence, with its voice activity detection alone and with its default turn model (201 and 252 ms over
-the silence, n = 12 each; barge-in 480 ms, p90 481 to 520 ms; set-up n = 60); FastRTC 0.0.34, which has no silence
-setting to subtract, interrupted for 0.9 s. LiveKit Agents 1.8.9 needs a room server;
-its barge-in is the emptying of the server's queue, with default settings."""
+PEERS = """The peers' figures are quoted, not run again here: medians, on loopback, on a machine with two shared
+virtual cores. Pipecat 1.14.0 with SmallWebRTC was measured by the method used here (engines without latency, 3.3 s
+of synthetic speech, answers of 5 s, talked over 1.5 s after they began): with 200 ms of configured silence 201 ms
+over it with voice activity detection alone and 252 ms with its default turn model (n = 12 each), barge-in 480 ms
+(p90 481 and 520 ms), set-up n = 60. FastRTC 0.0.34 was measured at the arrival of its packets; it has no silence
+setting to subtract, and it was talked over for 0.9 s. The figure of LiveKit Agents 1.8.9, with default settings, is
+the emptying of its server's queue, for it needs a room server to reach the wire."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
