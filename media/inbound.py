@@ -21,6 +21,11 @@ _DOWN = CLOCK_RATE // RATE_IN
 _MAX_CHUNK = 1920
 """Samples handed out at once: the listener's contract, the longest Opus packet."""
 
+_STALL_S = 0.08
+"""Seconds between two ticks, which are 40 ms apart, that mean that this process stood still."""
+_CATCH_UP_S = 0.03
+"""Seconds for the loop to read what has arrived meanwhile."""
+
 
 class Inbound:
     """`payload_type`: of the negotiated Opus. `on_audio(pcm, arrived_at)`: as `LegListener.on_audio`."""
@@ -36,6 +41,8 @@ class Inbound:
         """Not RTP, or of another payload type than the one negotiated."""
         self.packets_corrupt = 0
         """The negotiated payload type, but nothing that decodes."""
+        self._ticked_at = float("inf")
+        self._blind_until = float("-inf")
         self.concealed_samples = 0
         """At 16 kHz, made up for what did not come or did not decode."""
 
@@ -71,6 +78,18 @@ class Inbound:
         self.statistics.add(packet, now)
         for piece in self._jitter.add(packet, now):
             self._play(piece)
+
+    def tick(self, now: float) -> None:
+        """Called every 40 ms: give up gaps and fill silence when it is time.
+
+        After a stall of this process the clock runs ahead of the packets, which wait in the kernel: what
+        they hold must not be taken for silence, so nothing is given up until they have been read.
+        """
+        late, self._ticked_at = now - self._ticked_at > _STALL_S, now
+        if late:
+            self._blind_until = now + _CATCH_UP_S
+        if now >= self._blind_until and self.next_poll is not None and now >= self.next_poll:
+            self.poll(now)
 
     def poll(self, now: float) -> None:
         """Time has passed: give up gaps that stayed open, fill silence."""

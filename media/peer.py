@@ -377,8 +377,8 @@ class Peer:
         if inbound is None or inbound.next_poll is None:
             self._is_polled = False
             self._pacer.unpoll(self)
-        elif now >= inbound.next_poll:
-            inbound.poll(now)
+        else:
+            inbound.tick(now)
 
     def on_watch(self, now: float) -> None:
         """Four times a second: timeouts and reports."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -158,10 +159,11 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
 async def _lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
     if services.settings.server.api_key is not None:
         services.api_keys.add_fixed(services.settings.server.api_key.get_secret_value())
-    services.vad.load()
     services.pacer.start()
-    await services.catalogue.start()
-    await _warm_up(services)
+    starting = asyncio.create_task(services.catalogue.start())
+    await _warm_up(services)  # meanwhile the engines' processes come up
+    services.vad.load()
+    await starting
     try:
         yield
     finally:

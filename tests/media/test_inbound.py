@@ -91,6 +91,30 @@ def test_a_sender_that_falls_silent_is_filled_up_in_time():
     assert hearing.now < 60
 
 
+def test_a_stall_of_this_process_is_not_taken_for_silence():
+    hearing = Hearing()
+    for n in range(10):
+        hearing.packet(n)
+        hearing.inbound.tick(hearing.now)
+    hearing.now += 0.3  # nothing ran; fifteen packets wait to be read, and the timers come first
+    hearing.inbound.tick(hearing.now)
+    assert hearing.samples == 10 * 320
+    for n in range(10, 26):
+        hearing.packet(n, step=0.0)
+    hearing.inbound.tick(hearing.now + 0.04)
+    assert hearing.samples == 26 * 320
+
+
+def test_a_sender_that_falls_silent_is_noticed_by_the_tick():
+    hearing = Hearing()
+    for n in range(5):
+        hearing.packet(n)
+    for _ in range(10):
+        hearing.now += 0.04
+        hearing.inbound.tick(hearing.now)
+    assert hearing.samples >= 15 * 320
+
+
 def test_a_new_stream_goes_on_where_the_old_one_ended():
     hearing = Hearing()
     for n in range(5):
