@@ -223,6 +223,14 @@ class Caller:
         self.last_turn = utterance.turn
         return utterance.item.id, self._commit(utterance, end_ms, now)[:-1]
 
+    def forget(self, item_id: str) -> list[Effect]:
+        """The client deleted the item: nothing is owed for it, and no words of it are wanted."""
+        utterance = self._utterances.pop(item_id, None)
+        if utterance is None:
+            return []
+        verdict = self._turns.transcript_failed(item_id)
+        return [DropListening(item_id), *(self._decide(verdict) if utterance.answers else [])]
+
     # --- words --------------------------------------------------------------------------------
 
     def transcript(self, event: TranscriptHeard, now: float) -> list[Effect]:

@@ -26,6 +26,7 @@ from realtime.live.effects import (
     ChatProduced,
     ClientMessage,
     Configure,
+    DropListening,
     Effect,
     Input,
     Send,
@@ -273,10 +274,7 @@ class Conversation:
             case wire.ItemTruncate():
                 return self._truncate_item(event, now)
             case wire.ItemDelete():
-                if self.history.require(event.item_id).status is ItemStatus.IN_PROGRESS:
-                    raise WireError("The item is still being made.", code="item_in_progress", param="item_id")
-                self.history.delete(event.item_id)
-                return [Send(wire.ItemDeleted(item_id=event.item_id))]
+                return self._delete_item(event.item_id)
             case wire.ResponseCreate():
                 return self._create_response(event)
             case wire.ResponseCancel():
@@ -301,6 +299,16 @@ class Conversation:
                     effects.append(Transcribe(item.id, part.audio))
                     break
         return effects
+
+    def _delete_item(self, item_id: str) -> list[Effect]:
+        if self.history.require(item_id).status is ItemStatus.IN_PROGRESS:
+            raise WireError("The item is still being made.", code="item_in_progress", param="item_id")
+        self.history.delete(item_id)
+        effects: list[Effect] = [Send(wire.ItemDeleted(item_id=item_id)), *self._caller.forget(item_id)]
+        if item_id in self._wordless:
+            self._wordless.discard(item_id)
+            effects.append(DropListening(item_id))
+        return effects if self._awaits_words else effects + self._answering.release()
 
     def _found_words(self, event: TranscriptHeard | TranscriptFailed) -> list[Effect]:
         """Of an item that the client brought as sound."""

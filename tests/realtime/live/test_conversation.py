@@ -54,6 +54,21 @@ class Call(Simulation):
         self.tell(ChatProduced(generation, ChatEnd("stop", Usage(7, 3))))
 
 
+def test_an_item_deleted_before_its_words_are_there_gets_none_and_is_not_answered():
+    call = Call()
+    started = call.tell(SpeechStarted(0, 100.0, call.now - 0.1))
+    item_id = started[0]["item_id"]
+    call.run(0.5)
+    call.tell(SpeechStopped(1200, 700.0, call.now - 0.5))
+    assert [e["type"] for e in call.client(type="conversation.item.delete", item_id=item_id)] == [
+        "conversation.item.deleted"
+    ]
+    assert call.tell(TranscriptHeard(item_id, "what time is it", final=True)) == []
+    assert not [effect for effect in call.effects if isinstance(effect, Think)]
+    call.hear("tell me a joke")  # and the next turn is answered as ever
+    assert len([effect for effect in call.effects if isinstance(effect, Think)]) == 1
+
+
 def test_the_order_of_a_spoken_turn():
     call = Call()
     item_id = call.hear("what time is it")
