@@ -352,7 +352,7 @@ def claims_of(caller: ApiKey | Claims, request: HTTPConnection) -> Claims:
         session_id=new_session_id(),
         jti=f"key:{caller.id}",
         subject=caller.id,
-        agent=caller.agent or agent or "default",
+        agent=caller.agent or agent or "",  # none chosen: a model of the session may name one
         issued_at=now,
         expires_at=now + KEY_OFFER_SECONDS,
         origins=caller.origins,

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -110,6 +110,8 @@ class Sessions:
 
         Raises `InvalidRequest` when `session` is not valid for the agent.
         """
+        # Only a key that is bound to no agent leaves it open; OpenAI's clients choose one as their model.
+        claims = replace(claims, agent=claims.agent or self._policy.named_agent(session.get("model")) or "default")
         model = self._policy.known_model(claims.model or session.get("model"))
         config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
         _, agent = self._policy.agent(claims.agent)
@@ -129,8 +131,8 @@ class Sessions:
         self._calls[number] = call
         self._metrics.call_opened()
         if agent.max_call_seconds is not None:
-            loop = asyncio.get_running_loop()
-            call.limit = loop.call_later(agent.max_call_seconds, self._hang_up_soon, call, "max_duration")
+            config.expires_at = int(time.time() + agent.max_call_seconds)
+            call.limit = asyncio.get_running_loop().call_later(agent.max_call_seconds, self._expire, call)
         live.begin()
         log.info(
             "call started %s agent=%s model=%s voice=%s subject=%s",
@@ -152,6 +154,10 @@ class Sessions:
             return False
         await _hang_up(call, reason)
         return True
+
+    def _expire(self, call: Call) -> None:
+        call.session.obey(wire.WireError("The call has reached its longest duration.", code="session_expired"))
+        self._hang_up_soon(call, "max_duration")
 
     def _hang_up_soon(self, call: Call, reason: str) -> None:
         task = asyncio.get_running_loop().create_task(_hang_up(call, reason))

@@ -16,6 +16,7 @@ import pytest
 from tests.calls.caller import Caller, clip, code, dial
 from tests.calls.conftest import HOW_ARE_YOU
 from tests.calls.server import Server
+from tests.calls.test_websocket import dial as open_socket
 from tests.media.webrtc import loudest_hz, rms, until
 
 HEARD = "conversation.item.input_audio_transcription.completed"
@@ -179,3 +180,22 @@ async def test_without_a_recogniser_no_words_are_invented(tmp_path: Path):
     assert seconds is not None, said
     assert 1.5 < float(seconds[1]) < 4
     assert "Install the local extra" in said
+
+
+async def test_an_openai_client_chooses_an_agent_as_its_model(small: Server):
+    for path, instructions in (("?model=greeter", "You are the front desk."), ("?model=gpt-realtime", "")):
+        async with open_socket(small, path) as socket:
+            assert (await socket.receive())["session"]["instructions"] == instructions
+    token = str((await small.token())["token"])
+    async with open_socket(small, "?model=greeter", key=token) as socket:
+        assert (await socket.receive())["session"]["instructions"] == ""
+
+
+async def test_a_call_says_when_it_expires_and_that_it_has(small: Server):
+    async with open_socket(small, "?model=hasty", check=False) as socket:
+        expires_at = (await socket.receive())["session"]["expires_at"]
+        assert 0 <= expires_at - time.time() + 1 < 3
+        assert (await socket.until("error", timeout=4.5))["error"]["code"] == "session_expired"
+        async with asyncio.timeout(5):
+            await socket.connection.wait_closed()
+    assert socket.connection.close_code == 1001
