@@ -44,7 +44,8 @@ def cut_off(
         page = context.new_page()
         page.goto(server.url)
         page.click("#talk")
-        page.wait_for_selector(LIVE)
+        page.wait_for_selector(f"{LIVE}, #problem:not([hidden])")
+        assert page.locator("#problem").is_hidden(), f"{page.inner_text('#problem')}\n{server.log()}"
         with contextlib.ExitStack() as thaw:
             thaw.enter_context(frozen(server.pid))
             yield page, thaw
