@@ -88,8 +88,12 @@ class Server:
     def workers(self, engine: str) -> list[int]:
         """The pids of the worker processes whose engine's name has `engine` in it (Linux)."""
         children = Path(f"/proc/{self.pid}/task").glob("*/children")
-        pids = [int(pid) for file in children for pid in file.read_text().split()]
-        return [pid for pid in pids if engine in Path(f"/proc/{pid}/cmdline").read_text()]
+        found = []
+        for pid in [int(pid) for file in children for pid in file.read_text().split()]:
+            with contextlib.suppress(OSError):  # it may have gone meanwhile
+                if engine in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+        return found
 
     def log(self) -> str:
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
