@@ -272,6 +272,8 @@ class CallRoutes:
             allow_loopback=self._allow_loopback,
         )
         known.candidates += len(fragment.candidates)
+        if fragment.notes:
+            logger.info("fragment session=%s %s", handle.session_id, "; ".join(fragment.notes))
         for candidate in fragment.candidates:
             await known.peer.add_candidate(candidate)
         # The end of candidates is not passed on: ICE would give up before it has seen where checks come from.
