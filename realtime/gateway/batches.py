@@ -5,9 +5,8 @@
        `--cancel--> cancelled
 
 A job's whole state is one record in the store, so a restart finds what was queued or running and does it
-again. Where the model's vendor has a batch API (`caps = ["batch"]`) the job goes there, for the vendor's
-own price; everywhere else it runs as an ordinary request when the server has time, at the ordinary price,
-and says so. It must never claim a discount that was not given.
+again. It runs as an ordinary request when the server has time, at the ordinary price, and says so: vendors'
+own batch APIs are not used yet. It must never claim a discount that was not given.
 """
 
 from __future__ import annotations
