@@ -6,13 +6,13 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: serve test interop soak bench lint chromium
 
 serve: .venv/ready ; @$(BIN)/realtime serve $(ARGS)
-test: .venv/ready chromium ; $(PYTEST) $(ARGS)
-interop: .venv/ready ; @$(call suite,tests/interop)
+test: .venv/ready ; $(PYTEST) $(ARGS)
+interop: .venv/ready chromium ; $(PYTEST) tests/interop tests/web $(ARGS)
 soak: .venv/ready ; @$(call suite,tests/soak)
 bench: .venv/ready ; $(BIN)/python -m benchmarks $(ARGS)
 lint: .venv/ready ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-# Suites that `make test` leaves out: foreign peers, long runs.
+# Suites that `make test` leaves out: foreign peers and browsers, long runs.
 suite = if ls $(1)/test_*.py >/dev/null 2>&1; then $(PYTEST) $(1) $(ARGS); else echo "$(1) has no tests yet"; fi
 
 # The tests of the page need Debian's Chromium. Where it cannot be installed they are skipped, and say so.
