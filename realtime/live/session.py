@@ -22,11 +22,12 @@ from media.leg import Leg
 from media.playout import PlayoutEvent, PlayoutEventKind
 from media.resample import Resampler
 from media.vad import SpeechDetector
-from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, SttOptions, TextDelta, TranscriptStream
+from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, SttOptions, TextDelta
 from realtime.adapters.catalogue import Engines
 from realtime.live import wire
 from realtime.live.config import SessionConfig
 from realtime.live.conversation import Conversation, Filler
+from realtime.live.ear import Ear
 from realtime.live.effects import (
     AudioArrived,
     AudioOpened,
@@ -78,37 +79,6 @@ LOOKBACK_SLACK_MS = 600
 """Kept beside the prefix padding: how late the detector may notice speech."""
 
 
-class _Ear:
-    """One utterance on its way to the recogniser; keeps what comes before the stream is open."""
-
-    def __init__(self, item_id: str, pieces: list[Pcm]) -> None:
-        self.item_id = item_id
-        self._waiting = pieces
-        self._stream: TranscriptStream | None = None
-        self._complete = False
-
-    def attach(self, stream: TranscriptStream) -> None:
-        self._stream = stream
-        waiting, self._waiting = self._waiting, []
-        for piece in waiting:
-            stream.push(piece)
-        if self._complete:
-            stream.finish()
-
-    def push(self, pcm: Pcm) -> None:
-        if self._complete:
-            return
-        if self._stream is None:
-            self._waiting.append(pcm)
-        else:
-            self._stream.push(pcm)
-
-    def finish(self) -> None:
-        self._complete = True
-        if self._stream is not None:
-            self._stream.finish()
-
-
 class Session:
     """One call. `on_end(session, reason)` is called once, when the leg is gone."""
 
@@ -151,7 +121,7 @@ class Session:
         """The latest audio, each piece with the media time (ms) at its end."""
         self._position_ms = 0.0
         self._lookback_ms = LOOKBACK_SLACK_MS
-        self._ears: dict[str, _Ear] = {}
+        self._ears: dict[str, Ear] = {}
         self._voices: dict[int, asyncio.Queue[Speak | FinishSpeaking]] = {}
         self._tasks: dict[tuple[str, object], asyncio.Task[None]] = {}
         self._room = asyncio.Event()
@@ -184,7 +154,7 @@ class Session:
             self._hear(ear, pcm)
         self._detector.push(pcm, arrived_at)
 
-    def _hear(self, ear: _Ear, pcm: Pcm) -> None:
+    def _hear(self, ear: Ear, pcm: Pcm) -> None:
         try:
             ear.push(pcm)
         except EngineError as error:
@@ -366,7 +336,7 @@ class Session:
             self._tell(TranscriptFailed(effect.item_id, "recogniser_busy", "Too many utterances wait for transcripts."))
             return
         pieces = [pcm for end_ms, pcm in self._recent if end_ms > effect.from_ms]
-        ear = _Ear(effect.item_id, pieces)
+        ear = Ear(effect.item_id, pieces)
         self._ears[effect.item_id] = ear
         self._run(("ear", effect.item_id), self._transcribe(ear))
 
@@ -383,11 +353,11 @@ class Session:
         except AudioError as error:
             self._tell(TranscriptFailed(effect.item_id, "invalid_audio", str(error)))
             return
-        ear = _Ear(effect.item_id, [pcm[at : at + RATE_IN] for at in range(0, len(pcm), RATE_IN)])
+        ear = Ear(effect.item_id, [pcm[at : at + RATE_IN] for at in range(0, len(pcm), RATE_IN)])
         ear.finish()
         await self._transcribe(ear)
 
-    async def _transcribe(self, ear: _Ear) -> None:
+    async def _transcribe(self, ear: Ear) -> None:
         options = SttOptions(self.config.language, self.config.transcription_prompt, self.id)
         final = False
         try:
