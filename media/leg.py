@@ -54,6 +54,9 @@ class LegListener(Protocol):
     def on_text(self, text: str) -> None:
         """One message from the other side, at most 256 KiB. Not parsed."""
 
+    def on_key(self, key: str) -> None:
+        """The caller pressed a key of the telephone, one of `0-9*#ABCD`; told once a press."""
+
     def on_text_refused(self, code: str, detail: str) -> None:
         """A message was dropped at the wire: `too_large`, `too_many`, `not_text`."""
 

@@ -25,6 +25,7 @@ from media.leg import Leg
 from media.network import NetworkError
 from media.peer import NegotiationError
 from signaling.bodies import FRAGMENT, SDP, read_fragment, read_offer
+from signaling.caller import Caller
 from signaling.candidates import MAX_CANDIDATES
 from signaling.errors import CallError, Full
 from signaling.sdp import Offer, dress_answer, guard_offer, parse_fragment
@@ -75,7 +76,7 @@ class Calls(Protocol):
     def reserve(self) -> AbstractContextManager[None]:
         """Hold one place while an offer is answered. Raises `Full`."""
 
-    async def open(self, leg: Leg, claims: Claims, session: Mapping[str, Any]) -> CallHandle:
+    async def open(self, leg: Leg, claims: Claims, session: Mapping[str, Any], caller: Caller = ...) -> CallHandle:
         """Begin a conversation on a leg that is about to be answered; attaches to it."""
 
     def find(self, id_: str) -> CallHandle | None:

@@ -239,6 +239,9 @@ class LiveCall:
         self._events.append(event)
         self._news.set()
 
+    def on_key(self, key: str) -> None:
+        return
+
     def on_text_refused(self, code: str, detail: str) -> None:
         return
 

@@ -173,6 +173,9 @@ class Session:
         """A client event, from whichever of the call's channels, or why one could not be taken."""
         self._tell(ClientMessage(event, self._position_ms))
 
+    def on_key(self, key: str) -> None:
+        self._send(wire.KeyPressed(event=key, received_at=int(time.time())))
+
     def on_text_refused(self, code: str, detail: str) -> None:
         self.obey(wire.WireError(detail, code=code))
 

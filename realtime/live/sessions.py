@@ -28,6 +28,7 @@ from realtime.live.session import Session
 from realtime.observe.metrics import Metrics
 from realtime.settings import Settings
 from realtime.store.base import Store, StoreError
+from signaling.caller import OVER_WEBRTC, Caller
 from signaling.calls import Full
 from token_service.tokens import Claims, call_id, session_id
 
@@ -46,6 +47,7 @@ class Call:
     leg: Leg
     claims: Claims
     session: Session
+    caller: Caller
     opened_at: float = field(default_factory=time.time)
     limit: asyncio.TimerHandle | None = None
 
@@ -105,7 +107,7 @@ class Sessions:
         finally:
             self._reserved -= 1
 
-    async def open(self, leg: Leg, claims: Claims, session: Mapping[str, Any]) -> Call:
+    async def open(self, leg: Leg, claims: Claims, session: Mapping[str, Any], caller: Caller = OVER_WEBRTC) -> Call:
         """Begin a conversation on `leg`. The leg has not been answered yet: `on_open` is still to come.
 
         Raises `InvalidRequest` when `session` is not valid for the agent.
@@ -127,7 +129,7 @@ class Sessions:
             filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
             on_end=lambda session, reason: self._ended(number, reason),
         )
-        call = Call(number, claims.session_id, leg, claims, live)
+        call = Call(number, claims.session_id, leg, claims, live, caller)
         self._calls[number] = call
         self._metrics.call_opened()
         if agent.max_call_seconds is not None:

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from realtime.live import beta, wire
 from realtime.live.sessions import Call, Sessions
 from realtime.live.socket_leg import MAX_UNSENT_BYTES, AudioError, SocketLeg
+from signaling.caller import Caller
 from signaling.calls import check_origin, claims_of
 from signaling.errors import CallError
 from token_service.api_keys import ApiKey
@@ -78,7 +79,7 @@ class WebSocketRoutes:
         with self._sessions.reserve():
             claims = await self._admit(claims)
             leg = SocketLeg()
-            call = await self._sessions.open(leg, claims, session)
+            call = await self._sessions.open(leg, claims, session, Caller("websocket"))
             try:
                 await socket.accept(_protocol(socket))
             except BaseException:

@@ -445,6 +445,17 @@ class TurnMetrics(ServerEvent):
     metrics: Json
 
 
+class KeyPressed(ServerEvent):
+    """The caller pressed a key of the telephone. OpenAI's has no `event_id`."""
+
+    type: Literal["input_audio_buffer.dtmf_event_received"] = "input_audio_buffer.dtmf_event_received"
+    event: str
+    received_at: int
+
+    def serialise(self) -> str:
+        return orjson.dumps({"type": self.type, "event": self.event, "received_at": self.received_at}).decode()
+
+
 class CallEnding(ServerEvent):
     """Ours: the server is about to end the call, and why, when `session.include` asks for `realtime.call.ending`."""
 

@@ -59,6 +59,9 @@ class Ear:
     def on_text(self, text: str) -> None:
         self.texts.append(text)
 
+    def on_key(self, key: str) -> None:
+        self.told.append(f"key {key}")
+
     def on_text_refused(self, code: str, detail: str) -> None:
         self.refused.append((code, detail))
 
