@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import latency, report, startup
+from benchmarks import latency, report, startup, websocket
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     say = report.progress(options)
     results = {"startup": startup.measure(starts=5, imports=10, say=say)}
     results["latency"] = latency.measure(latency.Plan(), say)
+    results["websocket"] = websocket.measure(websocket.Plan(), say)
     report.finish(results, options)
 
 

@@ -68,6 +68,13 @@ TARGETS = (
         "ms",
         "Pipecat 130 ms",
     ),
+    Target("20 ms appended over a WebSocket, server CPU", ("websocket", "append_us"), 65, "µs"),
+    Target(
+        "`speech_started` among silent calls, later than alone, median",
+        ("websocket", "speech_started_later_ms", "p50"),
+        100,
+        "ms",
+    ),
     Target("server ready, embedded engines, slowest", ("startup", "server_ready_s", "embedded", "max"), 3, "s"),
     Target("server ready, instant engines, slowest", ("startup", "server_ready_s", "instant", "max"), 3, "s"),
     Target("`import realtime.client`, median", ("startup", "import_client_s", "p50"), 0.3, "s"),
@@ -168,6 +175,15 @@ def page(whole: Json) -> str:
     ]
     if "latency" in whole:
         parts += _latency(whole["latency"])
+    if "websocket" in whole:
+        calls = whole["websocket"]
+        parts += [
+            "## Listening calls over WebSockets (milliseconds)",
+            f"{calls['calls']} calls append 20 ms of a quiet room's noise fifty times a second. The server spends "
+            f"{calls['append_us']:g} µs of CPU on each, {calls['server_cores']:g} cores in all. "
+            f"Failures: {len(calls['failures'])}.",
+            _figures([(name.replace("_", " "), rows) for name, rows in calls["speech_started_ms"].items()]),
+        ]
     if "startup" in whole:
         startup = whole["startup"]
         rows = [(f"server ready, {name} engines", figures) for name, figures in startup["server_ready_s"].items()]
@@ -217,7 +233,7 @@ def _latency(latency: Json) -> list[str]:
 
 
 def _quietness(whole: Json) -> list[str]:
-    taken = [whole[part].get("other_processes_cores") for part in ("startup", "latency") if part in whole]
+    taken = [whole[part].get("other_processes_cores") for part in ("startup", "latency", "websocket") if part in whole]
     known = [cores for cores in taken if cores is not None]
     if not known:
         return ["- What else ran on the machine is not known."]

@@ -49,10 +49,16 @@ class Utterance:
 
 def load(folder: Path = CLIPS) -> list[Utterance]:
     """Every clip in every alignment; neighbours in the list differ in both."""
-    clips = [(path.stem, _voice(_read(path))) for path in sorted(folder.glob("synth_flite_*.wav"))]
+    clips = voices(folder)
+    return [encode(f"{name}+{shift * 1000 // RATE}ms", clips[name], shift) for shift in ALIGNMENTS for name in clips]
+
+
+def voices(folder: Path = CLIPS) -> dict[str, npt.NDArray[np.int16]]:
+    """Every clip, cut to what is spoken: 16 kHz mono."""
+    clips = {path.stem: _voice(_read(path)) for path in sorted(folder.glob("synth_flite_*.wav"))}
     if not clips:
         raise FileNotFoundError(f"no clips in {folder}")
-    return [encode(f"{name}+{shift * 1000 // RATE}ms", voice, shift) for shift in ALIGNMENTS for name, voice in clips]
+    return clips
 
 
 def silence() -> bytes:

@@ -138,6 +138,7 @@ def _uvicorn_config(app: FastAPI, options: Options) -> uvicorn.Config:
         http="httptools",
         ws="websockets-sansio",
         ws_max_size=MAX_WEBSOCKET_MESSAGE,
+        ws_per_message_deflate=False,  # audio does not get smaller, and inflating 20 MiB would hold up the loop
         lifespan="on",
         access_log=False,
         log_config=None,

@@ -233,6 +233,8 @@ class SessionConfig:
     """Names that a client may give for the voice; empty: any."""
     voice_fixed: bool = field(default=False)
     """Set when the first audio was made: the voice no longer changes."""
+    _turn: tuple[Json | None, ServerVad | SemanticVad | None] = (None, None)
+    """The turn detection as it was last asked for, and what it says: it is asked for with every 20 ms of audio."""
 
     @classmethod
     def of_agent(
@@ -352,6 +354,11 @@ class SessionConfig:
         return float(self.data["audio"]["output"]["speed"])
 
     @property
+    def shows_transcripts(self) -> bool:
+        """Whether the client wants events of the caller's words; `audio.input.transcription: null` means not."""
+        return self.data["audio"]["input"]["transcription"] is not None
+
+    @property
     def language(self) -> str | None:
         transcription = self.data["audio"]["input"]["transcription"] or {}
         language = transcription.get("language")
@@ -366,7 +373,9 @@ class SessionConfig:
     @property
     def turn_detection(self) -> ServerVad | SemanticVad | None:
         turn = self.data["audio"]["input"]["turn_detection"]
-        return None if turn is None else _TURN_DETECTION[turn["type"]].model_validate(turn)
+        if turn is not self._turn[0]:
+            self._turn = turn, None if turn is None else _TURN_DETECTION[turn["type"]].model_validate(turn)
+        return self._turn[1]
 
     @property
     def endpoint(self) -> EndpointSettings | None:

@@ -136,7 +136,9 @@ class Conversation:
         effects = self._handle(event, now)
         if self._answering.active is not None or self._turns.speaking is not None or self._answering.sounding:
             self._idle_since = self._tool_since = None
-        return effects
+        if self.config.shows_transcripts:
+            return effects
+        return [effect for effect in effects if not (isinstance(effect, Send) and _tells_words(effect.event))]
 
     def _handle(self, event: Input, now: float) -> list[Effect]:
         match event:
@@ -361,6 +363,10 @@ class Conversation:
             turn, self._caller.last_turn = self._caller.last_turn, None
             self._turns.answered()
         return self._answering.respond(Purpose.REQUESTED, config, turn, hold=self._awaits_words)
+
+
+def _tells_words(event: wire.ServerEvent) -> bool:
+    return isinstance(event, wire.TranscriptionDelta | wire.TranscriptionCompleted | wire.TranscriptionFailed)
 
 
 def _truncates(effect: Effect, item_id: str) -> bool:

@@ -128,7 +128,7 @@ class Session:
         self._inputs: deque[Input] = deque()
         self._handling = False
         self._ended = False
-        self._over = asyncio.Event()
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
         """Take the leg and say who we are. Called once, before the leg is answered."""
@@ -191,7 +191,8 @@ class Session:
 
     def on_closed(self, reason: str) -> None:
         self._ended = True
-        self._over.set()
+        if not self._over.done():
+            self._over.set_result(reason)
         self._detector.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -452,9 +453,9 @@ class Session:
         """Media time: all audio that came."""
         return self._position_ms
 
-    async def ended(self) -> None:
-        """Wait until the call is over."""
-        await self._over.wait()
+    async def ended(self) -> str:
+        """Wait until the call is over; the reason."""
+        return await asyncio.shield(self._over)
 
     def transcript(self) -> list[dict[str, str]]:
         """What was said and heard so far: `[{role, text, item_id}]`."""

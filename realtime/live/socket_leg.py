@@ -21,7 +21,7 @@ from media import g711
 from media.audio import RATE_IN, RATE_OUT, Pcm
 from media.leg import Abilities, LegListener
 from media.playout import Heard, Playout, PlayoutEvent, PlayoutEventKind
-from media.resample import Resampler
+from media.resample import Downsampler, Resampler
 
 MAX_UNSENT_BYTES = 16 << 20
 """Text waiting for a client that does not read: about four minutes of speech in base64."""
@@ -120,7 +120,7 @@ class SocketLeg:
         self._closed: str | None = None
         self._inbound = AudioFormat.PCM
         self._outbound = AudioFormat.PCM
-        self._from_caller = Resampler(RATE_OUT, RATE_IN)
+        self._from_caller: Downsampler | Resampler = Downsampler()
         self._to_caller: Resampler | None = None
         self._bytes_in = self._bytes_out = self._messages_out = 0
 
@@ -176,7 +176,7 @@ class SocketLeg:
     def use_formats(self, inbound: AudioFormat, outbound: AudioFormat) -> None:
         if inbound is not self._inbound:
             self._inbound = inbound
-            self._from_caller = Resampler(inbound.rate, RATE_IN)
+            self._from_caller = Downsampler() if inbound is AudioFormat.PCM else Resampler(inbound.rate, RATE_IN)
         if outbound is not self._outbound:
             self._outbound = outbound
             self._to_caller = None if outbound is AudioFormat.PCM else Resampler(RATE_OUT, outbound.rate)
@@ -186,9 +186,17 @@ class SocketLeg:
 
         Lets the loop turn while it works: a whole file may come at once.
         """
+        if len(audio) <= PIECE:
+            pcm = self._from_caller.push(decode(audio, self._inbound))
+            self._bytes_in += len(audio)
+            await self._hand_on(pcm)
+        else:
+            await self._hear_long(audio)
+
+    async def _hear_long(self, audio: str) -> None:
         if len(audio) * 3 // 4 > MAX_APPEND_BYTES:
             raise AudioError(f"One event holds at most {MAX_APPEND_BYTES >> 20} MiB of audio.")
-        if "=" in audio[:-2]:
+        if audio.find("=", 0, -2) >= 0:
             raise AudioError("The audio is not base64.")
         decoded: list[Pcm] = []
         for start in range(0, len(audio), PIECE):
@@ -253,7 +261,7 @@ class SocketLeg:
 def decode(audio: str, form: AudioFormat) -> Pcm:
     """Base64 of `form` to samples at its rate. Raises `AudioError`."""
     try:
-        data = base64.b64decode(audio, validate=True)
+        data = binascii.a2b_base64(audio, strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise AudioError("The audio is not base64.") from error
     if form is AudioFormat.PCMU:

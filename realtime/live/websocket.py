@@ -139,7 +139,7 @@ class WebSocketRoutes:
         unsent.put(wire.SessionCreated(session=call.session.config.to_wire()).serialise())
         unwatch = call.session.watch(unsent.put)
         ending = asyncio.create_task(call.session.ended())
-        ending.add_done_callback(lambda _: unsent.close())
+        ending.add_done_callback(lambda done: None if done.cancelled() else unsent.close(_for_sideband(done.result())))
         writing = asyncio.create_task(_write_sideband(channel, unsent))
         try:
             await _read_sideband(channel, call)
@@ -148,6 +148,11 @@ class WebSocketRoutes:
             ending.cancel()
             unsent.close()
             await asyncio.gather(writing, return_exceptions=True)
+
+
+def _for_sideband(reason: str) -> str:
+    """Why the call ended; that its own client did not read is no fault of the sideband's."""
+    return "hangup" if reason == "slow_reader" else reason
 
 
 def websocket_routes(handlers: WebSocketRoutes) -> APIRouter:

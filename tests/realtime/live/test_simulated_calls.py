@@ -139,3 +139,13 @@ def test_a_false_start_resumes_what_it_cut_off(seed: int):
     assert len(said) == 2
     assert len(call.of("output_audio_buffer.cleared")) == 1
     assert len(call.of("output_audio_buffer.stopped")) == 1
+
+
+def test_without_transcription_the_words_are_heard_but_not_told():
+    call = Simulation()
+    audio = {"input": {"transcription": None}}
+    call.client(type="session.update", session={"type": "realtime", "audio": audio})
+    call.speak(0.2, 1.0)
+    call.run(20)
+    assert not [kind for kind in call.types() if "input_audio_transcription" in kind]
+    assert call.of("response.done")[-1]["response"]["status"] == "completed"
