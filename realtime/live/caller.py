@@ -197,21 +197,23 @@ class Caller:
         if self._buffering is None:
             self._turns.speech_stopped(position_ms)
             self._pause = None
-            effects.append(ResetDetector())
+            effects += [ResetDetector(), _stopped(utterance, position_ms)]
         self._buffering = None
         utterance.answers = False
         utterance.turn.ended_at = utterance.turn.endpoint_at = now
         return effects + self._commit(utterance, round(position_ms), now)
 
-    def clear(self) -> list[Effect]:
+    def clear(self, position_ms: float) -> list[Effect]:
         """The client throws away what was said and not yet committed."""
         utterance = self._buffering or self._utterances.get(self._turns.speaking or "")
+        detected = self._buffering is None
         self._buffering = self._pause = None
         effects: list[Effect] = [ResetDetector()]
         if utterance is not None:
             self._turns.speech_dropped()
             del self._utterances[utterance.item.id]
             effects.append(DropListening(utterance.item.id))
+            effects += [_stopped(utterance, position_ms)] if detected else []
         return [*effects, Send(wire.Cleared())]
 
     def silent_turn(self, start_ms: int, end_ms: int, now: float) -> tuple[str, list[Effect]]:
@@ -293,3 +295,8 @@ class Caller:
         ]
         verdict = self._turns.transcript_failed(event.item_id)
         return effects + self._decide(verdict) if utterance.answers else effects
+
+
+def _stopped(utterance: _Utterance, position_ms: float) -> Send:
+    """The client ended speech that was heard to start: to it, what started has stopped."""
+    return Send(wire.SpeechStoppedEvent(item_id=utterance.item.id, audio_end_ms=round(position_ms)))

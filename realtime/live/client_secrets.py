@@ -1,18 +1,22 @@
 """`POST /v1/realtime/client_secrets`: OpenAI's way to a token for a browser.
 
 The same minting as `/v1/ai/realtime/token`, in OpenAI's shape: `ek_` and a JWT, reusable until it
-expires, with the session it will start.
+expires, with the session it will start. The beta had two routes for it, `/v1/realtime/sessions` and
+`/v1/realtime/transcription_sessions`, which take and give its flat session.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from realtime.live.beta import session_to_beta, session_to_ga
 from realtime.live.policy import Policy
 from realtime.live.wire import Json, field_path
+from token_service.api_keys import ApiKey
 from token_service.auth import Authenticator
 from token_service.errors import InvalidRequest
 from token_service.minting import Minter, MintWish
@@ -39,12 +43,13 @@ class SecretRequest(BaseModel):
 def client_secret_routes(authenticator: Authenticator, minter: Minter, policy: Policy) -> APIRouter:
     router = APIRouter(tags=["realtime"])
 
-    async def create(request: Request) -> dict[str, Any]:
-        """A secret that starts calls with this session until it expires."""
+    async def admit(request: Request) -> ApiKey:
         key = await authenticator.api_key(request.headers.get("authorization"), "mint")
         check_origin(key, request)
         await minter.check_rate(key, request.client.host if request.client else "")
-        wish = _parse(await read_body(request))
+        return key
+
+    async def secret(key: ApiKey, wish: SecretRequest) -> tuple[str, int, Json]:
         agent = policy.named_agent((wish.session or {}).get("model"))
         model = policy.known_model((wish.session or {}).get("model"))
         minted = await minter.mint(
@@ -59,10 +64,37 @@ def client_secret_routes(authenticator: Authenticator, minter: Minter, policy: P
             session=minted.effective.session,
         )
         config.expires_at = 0
-        return {"value": PREFIX + minted.token, "expires_at": minted.claims.expires_at, "session": config.to_wire()}
+        return PREFIX + minted.token, minted.claims.expires_at, config.to_wire()
+
+    async def create(request: Request) -> dict[str, Any]:
+        """A secret that starts calls with this session until it expires."""
+        key = await admit(request)
+        value, expires_at, session = await secret(key, _parse(await read_body(request)))
+        return {"value": value, "expires_at": expires_at, "session": session}
+
+    async def create_beta(request: Request) -> dict[str, Any]:
+        """The beta's form: its flat session, with the secret inside."""
+        key = await admit(request)
+        given = session_to_ga(_parse_beta(await read_body(request)))
+        if request.url.path.endswith("/transcription_sessions"):
+            given["type"] = "transcription"
+        value, expires_at, session = await secret(key, SecretRequest(session=given))
+        return session_to_beta(session) | {"client_secret": {"value": value, "expires_at": expires_at}}
 
     router.add_api_route("/v1/realtime/client_secrets", create, methods=["POST"])
+    router.add_api_route("/v1/realtime/sessions", create_beta, methods=["POST"])
+    router.add_api_route("/v1/realtime/transcription_sessions", create_beta, methods=["POST"])
     return router
+
+
+def _parse_beta(body: bytes) -> Json:
+    try:
+        session = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError:
+        session = None
+    if not isinstance(session, dict):
+        raise InvalidRequest("body", "The body is not a JSON object.")
+    return session
 
 
 def _parse(body: bytes) -> SecretRequest:

@@ -175,6 +175,7 @@ class ResponseFields(_Fields):
     audio: ResponseAudio = ResponseAudio()
     conversation: Literal["auto", "none"] | None = None
     input: Annotated[list[Json], Field(max_length=MAX_INPUT)] | None = None
+    prompt: Json | None = None
 
 
 _TURN_DETECTION: Mapping[str, type[ServerVad] | type[SemanticVad]] = {
@@ -197,12 +198,19 @@ def _validated(model: type[BaseModel], data: Mapping[str, Any], prefix: str, eve
     try:
         return model.model_validate(data).model_dump(exclude_unset=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        # Of the forms that a field may have, the one that was understood furthest was meant.
+        first = max(error.errors(include_url=False, include_context=False), key=lambda found: len(found["loc"]))
         steps = [step for step in first["loc"] if isinstance(step, int) or not (step[:1].isupper() or "[" in step)]
         if first["type"].startswith("union_tag"):
             steps.append("type")
         param = field_path((prefix, *(step for step in steps if step not in _UNION_ARMS)))
         raise WireError(f"{param}: {first['msg']}", code="invalid_value", param=param, event_id=event_id) from None
+
+
+def _refuse_prompt(given: Json, prefix: str, event_id: str | None) -> None:
+    if given.get("prompt") is not None:
+        param = f"{prefix}.prompt"
+        raise WireError("Stored prompts are not supported.", code="unsupported_value", param=param, event_id=event_id)
 
 
 _UNION_ARMS = {
@@ -279,13 +287,7 @@ class SessionConfig:
                 param=f"{prefix}.type",
                 event_id=event_id,
             )
-        if given.get("prompt") is not None:
-            raise WireError(
-                "Stored prompts are not supported.",
-                code="unsupported_value",
-                param=f"{prefix}.prompt",
-                event_id=event_id,
-            )
+        _refuse_prompt(given, prefix, event_id)
         for name in self.locked | {"model", "type"}:
             given.pop(name, None)
         audio = given.get("audio", {})
@@ -443,6 +445,7 @@ class ResponseConfig:
     def of(cls, session: SessionConfig, change: Mapping[str, Any] | None, event_id: str | None) -> ResponseConfig:
         """Raises `WireError` naming the field of `response` that is wrong or not supported."""
         given = _validated(ResponseFields, change or {}, "response", event_id)
+        _refuse_prompt(given, "response", event_id)
         values = session.data | {key: value for key, value in given.items() if value is not None}
         limit = values["max_output_tokens"]
         choice = values["tool_choice"]

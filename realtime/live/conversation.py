@@ -268,7 +268,7 @@ class Conversation:
             case wire.InputAudioBufferCommit():
                 return self._caller.commit(self._position_ms, now)
             case wire.InputAudioBufferClear():
-                return self._caller.clear()
+                return self._caller.clear(self._position_ms)
             case wire.ItemCreate():
                 return self._create_item(event)
             case wire.ItemRetrieve():

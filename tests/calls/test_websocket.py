@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 import pytest
 import websockets
+from openai import AsyncOpenAI
 from websockets.asyncio.client import ClientConnection
 
 from media import g711
@@ -213,6 +214,17 @@ async def test_a_secret_opens_calls_until_it_expires_and_brings_its_session(serv
             assert (await socket.receive())["session"]["instructions"] == "Count."
     async with webrtc(server.url, token=secret["value"]) as call:
         assert (await call.wait_for("session.created"))["session"]["instructions"] == "Count."
+
+
+async def test_the_betas_routes_give_secrets_for_its_flat_session(server: Server):
+    async with AsyncOpenAI(base_url=server.url + "/v1", api_key=API_KEY, max_retries=0) as client:
+        made = await client.beta.realtime.sessions.create(instructions="Count.", input_audio_format="g711_ulaw")
+        assert (made.instructions, made.input_audio_format) == ("Count.", "g711_ulaw")
+        listening = await client.beta.realtime.transcription_sessions.create(input_audio_format="pcm16")
+    async with dial(server, key=made.client_secret.value) as socket:
+        assert (await socket.receive())["session"]["instructions"] == "Count."
+    async with dial(server, key=listening.client_secret.value) as socket:
+        assert (await socket.receive())["session"]["type"] == "transcription"
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic x"}])

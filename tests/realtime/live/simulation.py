@@ -24,6 +24,7 @@ from realtime.live import wire
 from realtime.live.config import SessionConfig
 from realtime.live.conversation import Conversation, Filler
 from realtime.live.effects import (
+    AudioArrived,
     AudioOpened,
     ChatFailed,
     ChatProduced,
@@ -136,19 +137,25 @@ class Simulation:
         self._set_timer()
         return self.events[before:]
 
+    def media_ms(self) -> float:
+        return (self.now - 1000.0) * 1000
+
     def client(self, **event: Any) -> list[dict[str, Any]]:
         return self.tell(ClientMessage(wire.parse(json.dumps(event))))
 
     def speak(self, delay: float, seconds: float) -> None:
         """The caller speaks: noticed 80 ms after onset, ended 500 ms after the end."""
-        media = lambda: (self.now - 1000.0) * 1000  # noqa: E731
 
         def start() -> None:
-            onset = media() - 80
+            if not self.conversation.collects_audio:
+                self.tell(AudioArrived(self.media_ms()))
+            if self.conversation.config.turn_detection is None:
+                return  # as `Session` has it
+            onset = self.media_ms() - 80
             self.tell(SpeechStarted(max(0, int(onset - 300)), onset, self.now - 0.08))
 
         def stop() -> None:
-            self.tell(SpeechStopped(int(media()), media() - 500, self.now - 0.5))
+            self.tell(SpeechStopped(int(self.media_ms()), self.media_ms() - 500, self.now - 0.5))
 
         self.at(delay, start)
         self.at(delay + seconds + 0.42, stop)

@@ -39,6 +39,18 @@ client_events = st.lists(
                 {"type": "conversation.item.retrieve", "item_id": "?"},
                 {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"]}},
                 {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["audio"]}},
+                {"type": "response.create", "response": {"conversation": "none", "output_modalities": ["text"]}},
+                {"type": "response.create", "response": {"conversation": "none", "input": []}},
+                {"type": "response.create", "response": {"tool_choice": "none", "max_output_tokens": 3}},
+                {"type": "input_audio_buffer.commit"},
+                {"type": "input_audio_buffer.clear"},
+                {
+                    "type": "conversation.item.create",
+                    "item": {"type": "function_call_output", "call_id": "?", "output": "42"},
+                },
+                {"type": "session.update", "session": {"audio": {"input": {"turn_detection": None}}}},
+                {"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "server_vad"}}}}},
+                {"type": "session.update", "session": {"audio": {"input": {"transcription": None}}}},
                 {"type": "nonsense"},
             ]
         ),
@@ -59,8 +71,13 @@ def run(seed: int, plan: EnginePlan, spoken: list[tuple[float, float]], client=(
         if event.get("item_id") == "?":
             known = [item.id for item in call.conversation.history] or ["item_none"]
             event = event | {"item_id": call.random.choice(known)}
+        if event.get("item", {}).get("call_id") == "?":
+            asked = [item.call_id for item in call.conversation.history if item.type == "function_call"] or [
+                "call_none"
+            ]
+            event = event | {"item": event["item"] | {"call_id": call.random.choice(asked)}}
         try:
-            call.tell(ClientMessage(parse(json.dumps(event))))
+            call.tell(ClientMessage(parse(json.dumps(event)), call.media_ms()))
         except WireError as error:
             call.tell(ClientMessage(error))
 
