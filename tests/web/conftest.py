@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import wave
 from collections.abc import Callable, Iterator
@@ -62,11 +63,17 @@ def _clip(name: str) -> np.ndarray:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
-@pytest.fixture(scope="package")
-def browser(microphone: Path) -> Iterator[sync_api.Browser]:
+def chromium() -> str:
+    """The path of the installed one; skips the test where there is none."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
-        pytest.skip("no Chromium is installed: `make test` installs it where it may, else apt-get install chromium")
+        pytest.skip("no Chromium is installed: `make chromium` installs it where it may")
+    return path
+
+
+@pytest.fixture(scope="package")
+def browser(microphone: Path) -> Iterator[sync_api.Browser]:
+    path = chromium()
     with sync_api.sync_playwright() as playwright:
         flags = [*FLAGS, f"--use-file-for-fake-audio-capture={microphone}%noloop"]
         started = playwright.chromium.launch(executable_path=path, args=flags)
@@ -75,7 +82,7 @@ def browser(microphone: Path) -> Iterator[sync_api.Browser]:
 
 
 @pytest.fixture
-def new_page(browser: sync_api.Browser) -> Iterator[NewPage]:
+def new_page(browser: sync_api.Browser, request: pytest.FixtureRequest) -> Iterator[NewPage]:
     """Opens pages, each in a profile of its own, and fails the test on any script error in them."""
     contexts = []
     errors: list[str] = []
@@ -93,7 +100,9 @@ def new_page(browser: sync_api.Browser) -> Iterator[NewPage]:
         return page
 
     yield make
-    for context in contexts:
+    for number, context in enumerate(contexts):
+        if folder := os.environ.get("SCREENSHOTS"):  # to be looked at: how each test left its pages
+            context.pages[0].screenshot(path=Path(folder) / f"{request.node.name}-{number}.png", full_page=True)
         context.close()
     assert errors == []
 

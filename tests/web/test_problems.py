@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +155,23 @@ def test_a_server_that_stops_says_goodbye_and_is_called_again(small: Server, new
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector(LIVE)
     expect(problem).to_be_hidden()
+
+
+@pytest.mark.parametrize("script", [pytest.param("", id="webrtc"), pytest.param(NO_UDP, id="websocket")])
+def test_a_server_that_is_killed_is_a_lost_connection(tmp_path: Path, new_page: NewPage, script: str) -> None:
+    """Nobody could announce it: the page says what it knows, and a call to the server that is back works."""
+    with Server(tmp_path, "--engines", "instant") as server:
+        page = new_page(server.url, script=script)
+        page.click("#talk")
+        page.wait_for_selector(LIVE)
+        os.kill(server.pid, signal.SIGKILL)
+        problem = page.get_by_role("alert")
+        expect(problem).to_contain_text("The connection was lost", timeout=45_000)
+        expect(page.locator("#words .note").last).to_contain_text("The connection was lost")
+        server.__exit__()
+        server.__enter__()
+        page.get_by_role("button", name="Reconnect").click()
+        page.wait_for_selector(LIVE)
 
 
 def wait_until_empty(server: Server) -> None:
