@@ -228,8 +228,10 @@ class OpenAIVendor:
             return self._error(engine, error.message, "not_found", retryable=False)
         if 400 <= status < 500:
             return self._error(engine, error.message, "bad_request", retryable=False)
-        wait = _seconds(error.response.headers.get("retry-after")) if status in (503, 529) else None
-        return self._error(engine, error.message, "bad_response", retry_after=wait)
+        if status in (503, 529):
+            wait = _seconds(error.response.headers.get("retry-after"))
+            return self._error(engine, error.message, "overloaded", retry_after=wait)
+        return self._error(engine, error.message, "bad_response")
 
     def _error(
         self, engine: str, text: str, code: str, *, retryable: bool = True, retry_after: float | None = None

@@ -27,7 +27,8 @@ def of_status(
         return EngineError(f"{engine}: {text}", code="auth_failed", engine=engine, retryable=False)
     wait = _seconds((headers or {}).get("retry-after"))
     codes = {400: "bad_request", 413: "bad_request", 422: "bad_request", 404: "not_found", 408: "timeout",
-             409: "busy", 425: "busy", 429: "rate_limited", 504: "timeout"}  # fmt: skip
+             409: "busy", 425: "busy", 429: "rate_limited", 503: "overloaded", 504: "timeout",
+             529: "overloaded"}  # fmt: skip
     code = codes.get(status, "bad_request" if 400 <= status < 500 else "bad_response")
     retryable = code not in ("bad_request", "not_found")
     return EngineError(

@@ -72,6 +72,7 @@ _STATUS: dict[str, tuple[int, str]] = {
     "auth_failed": (502, "vendor_auth"),
     "not_found": (502, "vendor_not_found"),
     "rate_limited": (429, "vendor_rate_limited"),
+    "overloaded": (503, "vendor_overloaded"),
     "timeout": (504, "vendor_timeout"),
     "deadline": (504, "deadline_exceeded"),
     "recogniser_busy": (503, "recogniser_busy"),

@@ -17,6 +17,19 @@ export class InfraiClient {
 }
 
 export interface Ai {
+  /** One answer. With `batch_mode` it may be a BatchJob: see `wait`. With `stream` it is still whole. */
+  chat(options: ChatOptions & { batch_mode: true }): Promise<ChatResult | BatchJob>;
+  chat(options: ChatOptions): Promise<ChatResult>;
+  /** Chunks as they come. Leaving the loop ends the answer at the vendor; a broken answer rejects with InfraiError. */
+  streamChat(options: ChatOptions): AsyncIterable<ChatStreamChunk>;
+  embed(options: EmbedOptions): Promise<EmbedResult>;
+  image(options: ImageOptions): Promise<ImageResult>;
+  /** Ask about pictures. */
+  vision(options: VisionOptions): Promise<ChatResult>;
+  tts(options: TtsOptions): Promise<TtsResult>;
+  asr(options: AsrOptions): Promise<AsrResult>;
+  /** The result of a batch job, once there is one. */
+  wait(job: BatchJob, options?: { signal?: AbortSignal }): Promise<ChatResult>;
   /** Mint a token for one live call. Rejects with InfraiError. */
   liveToken(options?: LiveTokenOptions): Promise<LiveSessionToken>;
   /**
@@ -24,6 +37,214 @@ export interface Ai {
    * event is missed. Use it inside a tap, before any `await`: that is what lets the page sound.
    */
   live(options?: LiveOptions): LiveCall;
+}
+
+/** What every one-shot method takes. */
+export interface RequestOptions {
+  /** Explicit model id; skips routing. */
+  model?: string;
+  /** One of the server's configured vendors. */
+  vendor?: string;
+  /** Total deadline over all attempts; default 60, at most 600. */
+  timeout_seconds?: number;
+  /** A model stands in for another only up to this multiple of its estimated cost; default 1.5, 0: never. */
+  max_cost_multiplier?: number;
+  /** Identical retries return the same result for 24 hours. */
+  idempotency_key?: string;
+  /** Aborting it closes the connection; the vendor's is closed with it, unless the request has an idempotency key. */
+  signal?: AbortSignal;
+}
+
+export type Prefer = "balanced" | "cheapest" | "smartest";
+
+export interface ChatOptions extends RequestOptions {
+  messages: string | ChatMessage[];
+  task?: "general" | "reasoning" | "coding" | "long_context";
+  prefer?: Prefer;
+  /** 0 to 2. */
+  temperature?: number;
+  max_tokens?: number;
+  tools?: Tool[];
+  tool_choice?: "auto" | "none" | "required" | { type?: "function"; name?: string; function?: { name: string } };
+  response_format?:
+    | { type: "text" | "json_object" }
+    | { type: "json_schema"; schema: JsonSchema }
+    | { type: "json_schema"; json_schema: { name?: string; schema: JsonSchema; strict?: boolean } };
+  /** `vendor`: its prompt cache; `infrai`: exact answers kept by the server; `none`. Default `vendor`. */
+  cache_strategy?: "vendor" | "infrai" | "none";
+  batch_mode?: boolean;
+  stream?: boolean;
+}
+
+export type JsonSchema = Record<string, unknown>;
+
+export interface ChatMessage {
+  role: "system" | "developer" | "user" | "assistant" | "tool";
+  content?: string | ContentPart[] | null;
+  tool_calls?: ToolCall[];
+  tool_call_id?: string;
+}
+
+export type ContentPart = { type: "text"; text: string } | { type: "image_url"; image_url: { url: string; detail?: string } };
+
+/** OpenAI's shape, or its content alone. */
+export type Tool =
+  | { type?: "function"; function: { name: string; description?: string; parameters?: JsonSchema } }
+  | { type?: "function"; name: string; description?: string; parameters?: JsonSchema };
+
+export interface ToolCall {
+  id: string;
+  type: "function";
+  /** `arguments`: JSON text as the model wrote it. */
+  function: { name: string; arguments: string };
+}
+
+export type FinishReason = "stop" | "length" | "tool_calls" | "content_filter";
+
+export interface ChatResult {
+  /** null when the model only called tools. */
+  content: string | null;
+  tool_calls?: ToolCall[];
+  finish_reason: FinishReason;
+  usage: Usage;
+  metadata: Metadata;
+}
+
+/** `index` is always 0. The last chunk has `finish_reason`, `usage` and `metadata`. */
+export interface ChatStreamChunk {
+  delta: { role?: "assistant"; content?: string; tool_calls?: ToolCallDelta[] };
+  finish_reason: FinishReason | null;
+  index: number;
+  usage?: Usage;
+  metadata?: Metadata;
+}
+
+/** `id` and `name` come with the first of an `index`; the pieces of `arguments` belong together. */
+export interface ToolCallDelta {
+  index: number;
+  id?: string;
+  type?: "function";
+  function: { name?: string; arguments?: string };
+}
+
+export interface Usage {
+  input_tokens?: number;
+  output_tokens?: number;
+  total_tokens?: number;
+  cached_tokens?: number;
+  prompt_tokens?: number;
+  completion_tokens?: number;
+  audio_seconds?: number;
+  characters?: number;
+  images?: number;
+}
+
+export interface Metadata {
+  request_id: string;
+  vendor: string;
+  model: string;
+  latency_ms: number;
+  ttft_ms: number | null;
+  /** US dollars; null when a price is not known. */
+  cost_usd: number | null;
+  cache: "hit" | "miss" | "bypass";
+  attempts: { vendor: string; model: string; status: string; ms: number }[];
+  failover: boolean;
+  idempotent_replay: boolean;
+  warnings: string[];
+  batch_id?: string;
+  /** The share of the price that a vendor's batch API takes off; null when it was none. */
+  discount?: number | null;
+}
+
+export interface BatchJob {
+  id: string;
+  object: "batch_job";
+  status: "queued" | "running" | "completed" | "failed" | "cancelled";
+  poll_url: string;
+}
+
+export interface EmbedOptions extends RequestOptions {
+  input: string | string[];
+  dimensions?: number;
+}
+
+export interface EmbedResult {
+  /** One vector for each text. */
+  embeddings: number[][];
+  model: string;
+  usage: Usage;
+  metadata: Metadata;
+}
+
+export interface ImageOptions extends RequestOptions {
+  prompt: string;
+  /** `1024x1024`, or `auto`. */
+  size?: string;
+  /** 1 to 10. */
+  n?: number;
+  prefer?: Prefer;
+  /** `["b64"]` adds the bytes. */
+  include?: "b64"[];
+}
+
+export interface ImageResult {
+  /** `url` is signed and expires. */
+  images: { url: string; b64?: string }[];
+  usage: Usage;
+  metadata: Metadata;
+}
+
+/** An address that the server fetches, or bytes; a string or URL is an address, Uint8Array and Blob are bytes. */
+export type Source = { url: string } | { base64: string; mime?: string } | string | URL | Uint8Array | ArrayBuffer | Blob;
+
+export interface VisionOptions extends RequestOptions {
+  prompt: string;
+  images: Source[];
+  prefer?: Prefer;
+  temperature?: number;
+  max_tokens?: number;
+}
+
+export interface TtsOptions extends RequestOptions {
+  input: string;
+  voice?: string;
+  format?: AudioFormat;
+}
+
+/** ogg is Opus; pcm is 16-bit little-endian mono. */
+export type AudioFormat = "mp3" | "wav" | "ogg" | "pcm";
+
+export interface TtsResult {
+  audio_url: string;
+  format: AudioFormat;
+  sample_rate: number;
+  usage: Usage;
+  metadata: Metadata;
+}
+
+export interface AsrOptions extends RequestOptions {
+  audio: Source;
+  /** A hint, such as `en` or `zh`. */
+  language?: string;
+}
+
+export interface AsrResult {
+  text: string;
+  language: string | null;
+  /** Times in seconds. */
+  segments?: Segment[];
+  usage: Usage;
+  metadata: Metadata;
+}
+
+export interface Segment {
+  id: number;
+  start: number;
+  end: number;
+  text: string;
+  speaker?: string;
+  words?: { word: string; start: number; end: number; confidence?: number }[];
 }
 
 export interface LiveTokenOptions {

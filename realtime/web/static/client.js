@@ -6,12 +6,15 @@
  *   const call = client.ai.live();                                    // inside a tap: it unlocks sound
  *   call.on("transcript", ({ role, text }) => console.log(role, text));
  *
+ *   const { content } = await client.ai.chat({ messages: "Hello" });  // on a server: needs the scope `chat`
+ *
  * Types: client.d.ts. Keys with more scopes than `mint` stay on servers: mint there, and give `live()` the token.
  */
 
 import { LiveCall } from "./client/call.js";
 import { InfraiError } from "./client/errors.js";
 import { postJson } from "./client/http.js";
+import { OneShot } from "./client/oneshot.js";
 import { connectWebRtc } from "./client/webrtc.js";
 
 export { connectWebRtc, InfraiError, LiveCall };
@@ -28,7 +31,16 @@ export class InfraiClient {
     const environment = globalThis.process?.env ?? {};
     this.#apiKey = apiKey ?? environment.INFRAI_API_KEY;
     this.#baseUrl = (baseUrl ?? environment.INFRAI_BASE_URL ?? ownServer()).replace(/\/+$/, "");
+    const oneShot = new OneShot(this.#baseUrl, () => this.#key());
     this.ai = Object.freeze({
+      chat: (options) => oneShot.chat(options),
+      streamChat: (options) => oneShot.streamChat(options),
+      embed: (options) => oneShot.embed(options),
+      image: (options) => oneShot.image(options),
+      vision: (options) => oneShot.vision(options),
+      tts: (options) => oneShot.tts(options),
+      asr: (options) => oneShot.asr(options),
+      wait: (job, options) => oneShot.wait(job, options),
       liveToken: (options) => this.#liveToken(options),
       live: (options) => this.#live(options),
     });
@@ -38,12 +50,14 @@ export class InfraiClient {
     return this.#baseUrl;
   }
 
+  #key() {
+    if (this.#apiKey) return this.#apiKey;
+    throw new InfraiError("missing_credentials", "An API key is needed: new InfraiClient({ apiKey }).");
+  }
+
   async #liveToken({ agent, model, voice, session, ttl_seconds, signal } = {}) {
-    if (!this.#apiKey) {
-      throw new InfraiError("missing_credentials", "An API key is needed: new InfraiClient({ apiKey }).");
-    }
     const wish = { agent, model, voice, session, ttl_seconds };
-    return postJson(`${this.#baseUrl}/v1/ai/realtime/token`, wish, { bearer: this.#apiKey, signal });
+    return postJson(`${this.#baseUrl}/v1/ai/realtime/token`, wish, { bearer: this.#key(), signal });
   }
 
   /** A call that begins at once. Use it inside a click or tap handler, before any `await`: that is what unlocks sound. */

@@ -246,7 +246,7 @@ FAILURES = [
     pytest.param(Plan(status=400, message=f"no, {KEY}, no"), "bad_request", False, id="400"),
     pytest.param(Plan(status=404), "not_found", False, id="404"),
     pytest.param(Plan(status=500), "bad_response", True, id="500"),
-    pytest.param(Plan(status=503), "bad_response", True, id="503"),
+    pytest.param(Plan(status=503), "overloaded", True, id="503"),
     pytest.param(Plan(status=504), "timeout", True, id="504"),
     pytest.param(Plan(status=302, headers={"location": "http://127.0.0.1:9/"}), "bad_response", True, id="redirect"),
     pytest.param(Plan(reset=True), "connection_failed", True, id="reset"),

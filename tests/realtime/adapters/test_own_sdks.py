@@ -221,7 +221,7 @@ async def test_what_gemini_is_sent(wire: Wire) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "retryable"),
     [(400, "bad_request", False), (401, "auth_failed", False), (404, "not_found", False), (429, "rate_limited", True),
-     (500, "bad_response", True), (529, "bad_response", True), (504, "timeout", True)],
+     (500, "bad_response", True), (503, "overloaded", True), (529, "overloaded", True), (504, "timeout", True)],
 )  # fmt: skip
 async def test_failures_have_names_and_never_the_key(
     wire: Wire, make: Make, status: int, code: str, retryable: bool

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from realtime.adapters.openai import OpenAIChat, OpenAISpeechToText
+from realtime.adapters.openai_media import OpenAIImages
 from realtime.settings import LimitSettings
 from tests.realtime.gateway.server import INSTANT, Running, model, running, settings, vendor
 from tests.vendors.openai_stub import OpenAIStub
@@ -64,7 +66,7 @@ def all_vendors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendors]:
 
 @pytest.fixture
 def vendors(all_vendors: Vendors) -> Vendors:
-    """Fresh stubs, closed breakers, an empty cache."""
+    """Fresh stubs, closed breakers, an empty cache, engines that have learnt nothing of their vendors."""
     for stub in all_vendors.stubs:
         url, changed = stub.base_url, stub._changed
         vars(stub).update(vars(OpenAIStub()))
@@ -73,4 +75,11 @@ def vendors(all_vendors: Vendors) -> Vendors:
     for offer in catalogue.offers:
         breaker = catalogue.breaker(offer)
         breaker.__init__()  # type: ignore[misc]
+    for engine in catalogue._built.values():
+        if isinstance(engine, OpenAIChat):
+            engine._dialect.clear()
+        elif isinstance(engine, OpenAISpeechToText):
+            engine._tells_times = True
+        elif isinstance(engine, OpenAIImages):
+            engine._says_format = True
     return all_vendors

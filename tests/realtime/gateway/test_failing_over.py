@@ -14,7 +14,7 @@ from tests.vendors.openai_stub import EMBEDDINGS, SPEECH, TRANSCRIPTIONS, Plan
 FAILURES = {
     "429": (Plan(status=429), "rate_limited"),
     "500": (Plan(status=500), "bad_response"),
-    "503": (Plan(status=503), "bad_response"),
+    "503": (Plan(status=503), "overloaded"),
     "504": (Plan(status=504), "timeout"),
     "401": (Plan(status=401), "auth_failed"),
     "404": (Plan(status=404), "not_found"),

@@ -20,10 +20,15 @@ export async function errorOf(response) {
   } catch {
     body = {};
   }
+  return errorFrom(body, response);
+}
+
+/** The error that a body tells, of an answer that began well or did not. */
+export function errorFrom(body, response) {
   const error = body?.error ?? {};
   const retryAfter = Number(response.headers.get("Retry-After")) || undefined;
   return new InfraiError(error.code ?? `http_${response.status}`, error.message ?? `The server answered ${response.status}.`, {
-    status: response.status,
+    status: body?.status ?? error.status ?? response.status,
     param: error.param ?? undefined,
     retryAfter,
     requestId: error.request_id ?? response.headers.get("X-Request-Id") ?? undefined,

@@ -8,7 +8,7 @@ export async function request(url, options) {
   try {
     response = await fetch(url, { ...options, cache: "no-store" });
   } catch (error) {
-    if (error?.name === "AbortError") throw new InfraiError("aborted", "The call was given up.", { cause: error });
+    if (error?.name === "AbortError") throw new InfraiError("aborted", "The request was given up.", { cause: error });
     const message = `The server at ${new URL(url).host} cannot be reached. Is it running, and is this device online?`;
     throw new InfraiError("unreachable", message, { cause: error, retryable: true });
   }
