@@ -4,7 +4,7 @@ import pytest
 from realtime.adapters.base import ChatRequest, Message, SpeechRequest, Transcript
 from realtime.adapters.clauses import Clauses
 from realtime.adapters.instant import ANSWER, InstantChat, InstantRecogniser, InstantVoice
-from tests.realtime.adapters import conformance
+from realtime.testing import conformance
 
 
 async def test_the_instant_engines_keep_the_contract() -> None:

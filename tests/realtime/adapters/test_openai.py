@@ -31,7 +31,7 @@ from realtime.adapters.failover import AllFailed, FirstOfChat, FirstOfSpeechToTe
 from realtime.adapters.openai import MAX_UTTERANCE_S, OpenAIChat, OpenAISpeechToText, OpenAITextToSpeech
 from realtime.adapters.openai_vendor import OpenAIVendor
 from realtime.settings import AgentSettings, Settings, VendorSettings
-from tests.realtime.adapters import conformance
+from realtime.testing import conformance
 from tests.vendors.openai_stub import CHAT, MODELS, SPEECH, TRANSCRIPTIONS, OpenAIStub, Plan
 
 KEY = "sk-very-secret-0123456789"

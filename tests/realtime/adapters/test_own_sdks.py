@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from realtime.adapters.anthropic import AnthropicChat
 from realtime.adapters.base import (
     ChatEnd,
     ChatModel,
@@ -25,16 +23,11 @@ from realtime.adapters.base import (
     ToolCall,
     Usage,
 )
-from realtime.settings import VendorSettings
-from tests.realtime.adapters.conformance import called, converse, said
-
-pytest.importorskip("anthropic")
-pytest.importorskip("google.genai")
-
-from realtime.adapters.anthropic import AnthropicChat
 from realtime.adapters.gemini import GeminiChat
+from realtime.settings import VendorSettings
+from realtime.testing.conformance import called, converse, said
+from tests.vendors.wire import KEY, Wire, anthropic_events, parts, serving, text
 
-KEY = "sk-very-secret-0123456789"
 PNG = "data:image/png;base64,iVBORw0KGgo="
 WEATHER = Tool("weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
 TALK = [
@@ -46,55 +39,10 @@ TALK = [
 ]
 
 
-@dataclass
-class Wire:
-    """Answers every request with `events`, or an error, or hangs after the events."""
-
-    events: list[Any] = field(default_factory=list)
-    status: int = 200
-    headers: str = ""
-    hang: bool = False
-    url: str = ""
-    paths: list[str] = field(default_factory=list)
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    closed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = next(
-                int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length")
-            )
-            self.bodies.append(json.loads(await reader.readexactly(length)))
-            self.paths.append(head.split(" ")[1])
-            if self.status != 200:
-                body = json.dumps({"error": {"message": f"no, {KEY}", "code": self.status, "status": "X"}}).encode()
-                start = f"HTTP/1.1 {self.status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-                writer.write(f"{start}{self.headers}\r\n".encode() + body)
-            else:
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-                )
-                for event in self.events:
-                    name = f"event: {event['type']}\n" if "type" in event else ""
-                    data = f"{name}data: {json.dumps(event)}\n\n".encode()
-                    writer.write(b"%x\r\n%s\r\n" % (len(data), data))
-                if not self.hang:
-                    writer.write(b"0\r\n\r\n")
-            await writer.drain()
-            if self.hang:
-                await reader.read()
-                self.closed.set()
-        writer.close()
-
-
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    wire = Wire()
-    server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
-    wire.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield wire
-    server.close()
+    async with serving(Wire()) as wire:
+        yield wire
 
 
 def anthropic(wire: Wire) -> AnthropicChat:
@@ -108,30 +56,6 @@ def gemini(wire: Wire) -> GeminiChat:
 
 
 Make = Callable[[Wire], ChatModel]
-
-
-def anthropic_events(*blocks: dict[str, Any], stop: str = "end_turn") -> list[dict[str, Any]]:
-    usage = {"input_tokens": 7, "output_tokens": 1, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 1}
-    message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "m", "stop_reason": None,
-               "stop_sequence": None, "usage": usage}  # fmt: skip
-    end = {
-        "type": "message_delta",
-        "delta": {"stop_reason": stop, "stop_sequence": None},
-        "usage": {"output_tokens": 5},
-    }
-    return [{"type": "message_start", "message": message}, *blocks, end, {"type": "message_stop"}]
-
-
-def text(value: str) -> dict[str, Any]:
-    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": value}}
-
-
-def parts(*found: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(found)}}
-    if finish:
-        candidate["finishReason"] = finish
-    counts = {"promptTokenCount": 10, "candidatesTokenCount": 4, "thoughtsTokenCount": 1, "cachedContentTokenCount": 2}
-    return {"candidates": [candidate], "usageMetadata": counts}
 
 
 HELLO: dict[Make, list[dict[str, Any]]] = {

@@ -14,8 +14,8 @@ from media.audio import Pcm
 from realtime.adapters.base import EngineError, SttOptions, Transcript
 from realtime.adapters.embedded import recogniser as module
 from realtime.adapters.embedded.recogniser import NoRecogniser, Recogniser, RecogniserLimits
-from tests.realtime.adapters import conformance
-from tests.realtime.adapters.conformance import transcribe
+from realtime.testing import conformance
+from realtime.testing.conformance import transcribe
 
 AUDIO = Path(__file__).parents[3] / "audio"
 CLIPS = {

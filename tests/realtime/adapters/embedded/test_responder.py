@@ -5,8 +5,8 @@ import pytest
 
 from realtime.adapters.base import ChatEnd, ChatRequest, EngineError, Message, TextDelta, Tool, ToolCall, ToolCallDelta
 from realtime.adapters.embedded.responder import Responder
-from tests.realtime.adapters import conformance
-from tests.realtime.adapters.conformance import WEATHER, called, check_deltas, converse, said
+from realtime.testing import conformance
+from realtime.testing.conformance import WEATHER, called, check_deltas, converse, said
 
 NOON = datetime(2025, 3, 4, 15, 7)
 

@@ -14,8 +14,8 @@ from realtime.adapters.embedded import voices
 from realtime.adapters.embedded.tone import ToneVoice
 from realtime.adapters.embedded.voice import EmbeddedVoice
 from realtime.adapters.words import spans
-from tests.realtime.adapters import conformance
-from tests.realtime.adapters.conformance import check_chunks, sound, speak, words
+from realtime.testing import conformance
+from realtime.testing.conformance import check_chunks, sound, speak, words
 
 INSTALLED = module.installed()
 needs_espeak = pytest.mark.skipif("espeakng-loader" not in INSTALLED, reason="espeakng-loader is not installed")

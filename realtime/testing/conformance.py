@@ -1,6 +1,11 @@
 """What every engine owes its callers: the contract of `realtime.adapters.base`, as checks for any engine.
 
-Call them with a started engine. Each check makes its own streams and leaves none open.
+    async def test_my_recogniser():
+        await check(MyRecogniser, Abilities(speech=read_wav("hello.wav")))
+
+`check` makes an engine, starts it, holds it to what its kind and its `Abilities` promise, and closes it. The
+single checks and the helpers below it serve tests that look closer. What is broken is an `AssertionError`; no
+check waits longer than `DEADLINE_S`. Each makes its own streams and leaves none open.
 """
 
 from __future__ import annotations
@@ -8,6 +13,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -17,7 +26,11 @@ from realtime.adapters.base import (
     ChatEnd,
     ChatModel,
     ChatRequest,
+    Embedder,
+    Embeddings,
     EngineError,
+    Image,
+    ImageGenerator,
     Message,
     SpeechChunk,
     SpeechRequest,
@@ -28,8 +41,12 @@ from realtime.adapters.base import (
     Tool,
     ToolCallDelta,
     Transcript,
+    TranscriptStream,
     Word,
 )
+from realtime.adapters.decoding import image_type
+
+Engine: TypeAlias = ChatModel | SpeechToText | TextToSpeech | Embedder | ImageGenerator
 
 DEADLINE_S = 30.0
 WEATHER = Tool(
@@ -39,7 +56,50 @@ WEATHER = Tool(
 )
 
 
-def check_info(info_of: SpeechToText | ChatModel | TextToSpeech, kind: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine is declared to be able to do, beyond what all of its kind must.
+
+    `tools`: a chat model calls the tool it is told to. `dimensions`: a number of dimensions that an embedder
+    makes on request; None: only its own. `size`: width and height that an image generator makes; None: only
+    its own. `speech`: 16 kHz, a second or more, for a recogniser; a tone without it.
+    """
+
+    tools: bool = True
+    dimensions: int | None = None
+    size: tuple[int, int] | None = None
+    speech: Pcm | None = None
+
+
+async def check(make: Callable[[], Engine], abilities: Abilities = Abilities()) -> None:
+    """Everything that an engine of its kind owes. `make`: a new engine, not started."""
+    engine = make()
+    try:
+        match engine.info.kind:
+            case "chat":
+                await check_chat_model(cast(ChatModel, engine), tools=abilities.tools)
+            case "stt":
+                speech = tone() if abilities.speech is None else abilities.speech
+                await check_speech_to_text(cast(SpeechToText, engine), speech)
+            case "tts":
+                await check_text_to_speech(cast(TextToSpeech, engine))
+            case "embed":
+                await check_embedder(cast(Embedder, engine), dimensions=abilities.dimensions)
+            case "image":
+                await check_image_generator(cast(ImageGenerator, engine), size=abilities.size)
+            case kind:
+                raise AssertionError(f"no engine is of kind {kind!r}")
+    finally:
+        await engine.close()
+    await make().close()  # one that was never started closes too
+
+
+def tone(seconds: float = 1.5) -> Pcm:
+    """Something to hear, at 16 kHz."""
+    return (3000 * np.sin(np.arange(int(seconds * RATE_IN)) / 8)).astype(np.int16)
+
+
+def check_info(info_of: Engine, kind: str) -> None:
     info = info_of.info
     assert info.kind == kind
     assert info.name
@@ -106,8 +166,8 @@ async def _check_leaving_recognition(engine: SpeechToText, speech: Pcm) -> None:
         await asyncio.wait_for(asyncio.gather(reader, return_exceptions=True), DEADLINE_S)
 
 
-async def _all(stream: object) -> list[Transcript]:
-    return [transcript async for transcript in stream]  # type: ignore[attr-defined]
+async def _all(stream: TranscriptStream) -> list[Transcript]:
+    return [transcript async for transcript in stream]
 
 
 async def check_recognition_bounded(engine: SpeechToText, at_most_seconds: float) -> None:
@@ -263,3 +323,68 @@ async def _check_leaving_speech(engine: TextToSpeech) -> None:
         async with engine.stream(long) as chunks:
             assert len((await anext(chunks)).pcm) >= 0
         assert [chunk async for chunk in chunks] == []
+
+
+# --- embeddings -------------------------------------------------------------------------------
+
+
+async def embed(engine: Embedder, texts: list[str], *, dimensions: int | None = None) -> Embeddings:
+    async with asyncio.timeout(DEADLINE_S), engine.embed(texts, dimensions=dimensions) as found:
+        results = [embeddings async for embeddings in found]
+    assert len(results) == 1, "one answer holds all vectors"
+    return results[0]
+
+
+def check_embeddings(found: Embeddings, count: int, dimensions: int | None = None) -> None:
+    assert len(found.vectors) == count, "one vector for each text"
+    lengths = {len(vector) for vector in found.vectors}
+    assert len(lengths) == 1, "all vectors are of one length"
+    assert dimensions is None or lengths == {dimensions}
+    assert 0 not in lengths
+    assert all(math.isfinite(number) for vector in found.vectors for number in vector)
+    assert found.input_tokens is None or found.input_tokens >= 0
+
+
+async def check_embedder(engine: Embedder, *, dimensions: int | None = None) -> None:
+    check_info(engine, "embed")
+    await engine.start()
+    texts = ["a raccoon has clever paws", "hi", "a raccoon has clever paws"]
+    found = await embed(engine, texts)
+    check_embeddings(found, 3)
+    assert np.allclose(found.vectors[0], found.vectors[2], atol=1e-3), "the same text has the same vector, in order"
+    assert not np.allclose(found.vectors[0], found.vectors[1], atol=1e-3), "another one has another"
+    for text in HOSTILE:
+        check_embeddings(await embed(engine, [text]), 1)
+    if dimensions is not None:
+        check_embeddings(await embed(engine, texts[:1], dimensions=dimensions), 1, dimensions)
+    async with asyncio.timeout(DEADLINE_S), engine.embed(texts):
+        pass
+    check_embeddings(await embed(engine, texts), 3)
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+async def draw(
+    engine: ImageGenerator, prompt: str, *, size: tuple[int, int] | None = None, count: int = 1
+) -> list[Image]:
+    async with asyncio.timeout(DEADLINE_S), engine.generate(prompt, size=size, count=count) as found:
+        return [image async for image in found]
+
+
+async def check_image_generator(engine: ImageGenerator, *, size: tuple[int, int] | None = None) -> None:
+    check_info(engine, "image")
+    await engine.start()
+    prompt = "A watercolor raccoon reading a book"
+    for images, most in (await draw(engine, prompt), 1), (await draw(engine, prompt, count=2), 2):
+        assert 1 <= len(images) <= most
+        for image in images:
+            assert image.data
+            assert image_type(image.data) == image.mime, "the bytes are what they are called"
+    if size is not None:
+        assert await draw(engine, prompt, size=size)
+    for text in HOSTILE:
+        assert len(await draw(engine, text)) == 1
+    async with asyncio.timeout(DEADLINE_S), engine.generate(prompt):
+        pass
+    assert await draw(engine, prompt)
