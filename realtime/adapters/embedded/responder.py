@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, Final
 
 from realtime.adapters.base import (
@@ -112,15 +113,16 @@ class Responder:
         read = sum(len(message.content.split()) for message in request.messages)
         last = request.messages[-1] if request.messages else None
         said = _last_said(request)
-        tool = None
+        chosen: list[Tool] = []
         if last is None or last.role != "tool":
-            tool = tools.choose(request.tools, request.tool_choice, said)
-        if tool is not None:
-            written = tools.arguments(tool, said)
-            yield ToolCallDelta(0, id=_call_id(request, tool.name), name=tool.name)
+            chosen = tools.choose(request.tools, request.tool_choice, said)
+        arguments = [tools.arguments(tool, said) for tool in chosen]
+        for index, (tool, written) in enumerate(zip(chosen, arguments, strict=True)):
+            yield ToolCallDelta(index, id=_call_id(request, tool.name), name=tool.name)
             await asyncio.sleep(self._pause)
-            yield ToolCallDelta(0, arguments=written)
-            yield ChatEnd("tool_calls", Usage(read, len(written.split())))
+            yield ToolCallDelta(index, arguments=written)
+        if chosen:
+            yield ChatEnd("tool_calls", Usage(read, sum(len(written.split()) for written in arguments)))
             return
         words = re.findall(r"\S+\s*", self.answer(request) if request.response_format is None else _json(request))
         limit = len(words) if request.max_tokens is None else max(request.max_tokens, 0)
@@ -134,7 +136,8 @@ class Responder:
         """The whole answer in words."""
         last = request.messages[-1] if request.messages else None
         if last is not None and last.role == "tool":
-            return _result(last, request)
+            results = list(takewhile(lambda message: message.role == "tool", reversed(request.messages)))
+            return " ".join(_result(message, request) for message in reversed(results))
         said = _last_said(request).strip()
         if not said:
             return "Hello! I am a demo voice. Say something, or ask me for a story."

@@ -45,21 +45,29 @@ _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”")
 _DIGITS = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 
 
-def choose(tools: Sequence[Tool], choice: ToolChoice, said: str) -> Tool | None:
-    """The tool to call now. Raises `EngineError` when one is asked for that was not given."""
+NAMED: Final = 10.0
+"""The score of a tool of whose name every word was said."""
+
+
+def choose(tools: Sequence[Tool], choice: ToolChoice, said: str) -> list[Tool]:
+    """The tools to call now, beside each other: all that were named, else the one that fits best.
+
+    Raises `EngineError` when one is asked for that was not given.
+    """
     if choice == "none":
-        return None
+        return []
     if choice.startswith("tool:"):
         wanted = choice.removeprefix("tool:")
         for tool in tools:
             if tool.name == wanted:
-                return tool
+                return [tool]
         raise EngineError(f"there is no tool {wanted!r:.80}", code="unknown_tool", engine="demo", retryable=False)
-    scores = [(_score(tool, said), -place) for place, tool in enumerate(tools)]
-    if not scores:
-        return None
-    best, place = max(scores)
-    return tools[-place] if best > 0 or choice == "required" else None
+    scores = [_score(tool, said) for tool in tools]
+    named = [tool for tool, score in zip(tools, scores, strict=True) if score >= NAMED]
+    if named or not scores:
+        return named
+    best = max(scores)
+    return [tools[scores.index(best)]] if best > 0 or choice == "required" else []
 
 
 def arguments(tool: Tool, said: str) -> str:
@@ -90,7 +98,7 @@ def _score(tool: Tool, said: str) -> float:
     named = len(name & heard)
     described = len((_content(tool.description[:2000]) - name) & heard)
     if name and named == len(name):
-        return 10.0 + named + described
+        return NAMED + named + described
     if (named and described) or described >= 2:
         return float(named + described)
     return 0.0

@@ -36,6 +36,13 @@ def get_weather(city: str) -> str:
     return json.dumps({"sky": "purple rain"})
 
 
+@function_tool
+def local_time(city: str) -> str:
+    """The time in a city."""
+    _runs.append(f"time {city}")
+    return json.dumps({"time": "half past nine"})
+
+
 class _Call:
     def __init__(self, session: RealtimeSession) -> None:
         self.session = session
@@ -85,8 +92,8 @@ class _Call:
 
 
 @asynccontextmanager
-async def _call(*, modality: str = "audio", **settings: Any) -> AsyncIterator[_Call]:
-    agent = RealtimeAgent(name="Guide", instructions="Be brief.", tools=[get_weather])
+async def _call(*, modality: str = "audio", tools: Any = (get_weather,), **settings: Any) -> AsyncIterator[_Call]:
+    agent = RealtimeAgent(name="Guide", instructions="Be brief.", tools=list(tools))
     runner = RealtimeRunner(
         agent,
         config={
@@ -136,6 +143,16 @@ async def voice_turn_in_g711() -> None:
         await call.speak("how_are_you.ulaw")
         await call.server("response.done")
         assert len(call.audio) > 8_000
+
+
+async def parallel_tools_run_once_each() -> None:
+    async with _call(modality="text", tools=(get_weather, local_time)) as call:
+        await call.session.send_message("Get the weather in London and the local time there.")
+        said = ""
+        while not ("purple rain" in said and "half past nine" in said):
+            done = await call.server("response.done")
+            said = " ".join(part["text"] for item in done["response"]["output"] for part in item.get("content", []))
+        assert len(_runs) == 2, _runs
 
 
 async def tool_runs_exactly_once() -> None:

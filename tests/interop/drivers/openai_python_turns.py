@@ -225,6 +225,25 @@ async def tool_round_trip() -> None:
         assert call.types().count("response.function_call_arguments.done") == 1
 
 
+async def parallel_tools() -> None:
+    clock = {"type": "function", "name": "local_time", "description": "The time in a city.", "parameters": {}}
+    async with connected() as call:
+        await call.update(tools=[TOOL, clock])
+        await call.ask("Get the weather in London and the local time there.")
+        asked = await call.answer()
+        assert [item.name for item in asked.output] == ["get_weather", "local_time"]
+        assert len({item.call_id for item in asked.output}) == 2
+        for item, output in zip(asked.output, ("purple rain", "half past nine"), strict=True):
+            await call.connection.conversation.item.create(
+                item={"type": "function_call_output", "call_id": item.call_id, "output": output}
+            )
+        await call.connection.response.create()
+        said = (await call.answer()).output[0].content[0].transcript
+        assert "purple rain" in said
+        assert "half past nine" in said
+        assert call.types().count("response.function_call_arguments.done") == 2
+
+
 async def out_of_band() -> None:
     async with connected() as call:
         await call.connection.response.create(

@@ -238,6 +238,34 @@ def test_without_create_response_only_the_client_asks_for_answers():
     assert call.thinking().request.messages[-1].content == "hello"
 
 
+def test_two_tools_are_called_beside_each_other_and_both_results_are_read():
+    call = Call()
+    call.hear("weather and time")
+    generation = call.thinking().generation
+    call.tell(ChatProduced(generation, ToolCallDelta(0, '{"city"', "call_1", "weather")))
+    call.tell(ChatProduced(generation, ToolCallDelta(1, "{", "call_2", "time")))
+    call.tell(ChatProduced(generation, ToolCallDelta(0, ':"Rome"}')))
+    call.tell(ChatProduced(generation, ToolCallDelta(1, "}")))
+    call.tell(ChatProduced(generation, ChatEnd("tool_calls", Usage(4, 2))))
+    call.orders.finish()
+    done = call.of("response.function_call_arguments.done")
+    assert [(event["call_id"], event["arguments"], event["output_index"]) for event in done] == [
+        ("call_1", '{"city":"Rome"}', 0),
+        ("call_2", "{}", 1),
+    ]
+    assert [item["call_id"] for item in call.of("response.done")[-1]["response"]["output"]] == ["call_1", "call_2"]
+    for number, output in ((2, "noon"), (1, "sunny")):
+        item = {"type": "function_call_output", "call_id": f"call_{number}", "output": output}
+        call.client(type="conversation.item.create", item=item)
+    call.client(type="response.create")
+    *_, asked, first, second = call.thinking().request.messages
+    assert [tool.id for tool in asked.tool_calls] == ["call_1", "call_2"]
+    assert {(result.tool_call_id, result.content) for result in (first, second)} == {
+        ("call_1", "sunny"),
+        ("call_2", "noon"),
+    }
+
+
 def test_a_tool_call_streams_its_arguments_and_the_result_is_read_by_the_model():
     call = Call()
     call.hear("weather")

@@ -28,8 +28,15 @@ END = Tool("end_call", "Ends the call when the caller says goodbye")
     ],
 )
 def test_the_tool_that_the_words_ask_for(said: str, chosen: str | None) -> None:
-    tool = choose([ORDER, LIGHTS, END], "auto", said)
-    assert (tool.name if tool else None) == (chosen if said != "end the call now" else "end_call")
+    tools = choose([ORDER, LIGHTS, END], "auto", said)
+    wanted = chosen if said != "end the call now" else "end_call"
+    assert [tool.name for tool in tools] == ([] if wanted is None else [wanted])
+
+
+def test_every_tool_that_is_named_is_called() -> None:
+    cancel = Tool("cancel_order", "Cancels what was ordered.", {})
+    tools = choose([END, ORDER, cancel], "auto", "cancel my order and end the call")
+    assert [tool.name for tool in tools] == ["end_call", "cancel_order"]
 
 
 def filled(properties: dict[str, Any], said: str, required: list[str] | None = None) -> Any:
