@@ -15,7 +15,7 @@ lint: .venv/ready ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN
 # Suites that `make test` leaves out: foreign peers and browsers, long runs.
 suite = if ls $(1)/test_*.py >/dev/null 2>&1; then $(PYTEST) $(1) $(ARGS); else echo "$(1) has no tests yet"; fi
 
-# The tests of the page need Debian's Chromium. Where it cannot be installed they are skipped, and say so.
+# The tests of the page need Debian's Chromium, Firefox and coturn. What cannot be installed is skipped, and said so.
 apt = $$(test "$$(id -u)" = 0 || echo sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120
 chromium:
 	@command -v chromium >/dev/null || { echo "Installing Chromium for the tests of the page"; \

@@ -34,6 +34,7 @@ from realtime.noticed import is_loopback, notices
 from realtime.screen import Facts, show
 from realtime.settings import Settings, data_folder
 from realtime.web import access
+from realtime.web_socket_protocol import WebSocketProtocol
 from token_service.api_keys import ApiKeys
 
 GRACE_SECONDS = 5
@@ -136,7 +137,7 @@ def _uvicorn_config(app: FastAPI, options: Options) -> uvicorn.Config:
         app,
         loop="auto",
         http="httptools",
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=MAX_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,  # audio does not get smaller, and inflating 20 MiB would hold up the loop
         lifespan="on",

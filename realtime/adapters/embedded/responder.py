@@ -111,10 +111,9 @@ class Responder:
 
     async def _deltas(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         read = sum(len(message.content.split()) for message in request.messages)
-        last = request.messages[-1] if request.messages else None
         said = _last_said(request)
         chosen: list[Tool] = []
-        if last is None or last.role != "tool":
+        if not _results(request):
             chosen = tools.choose(request.tools, request.tool_choice, said)
         arguments = [tools.arguments(tool, said) for tool in chosen]
         for index, (tool, written) in enumerate(zip(chosen, arguments, strict=True)):
@@ -134,10 +133,8 @@ class Responder:
 
     def answer(self, request: ChatRequest) -> str:
         """The whole answer in words."""
-        last = request.messages[-1] if request.messages else None
-        if last is not None and last.role == "tool":
-            results = list(takewhile(lambda message: message.role == "tool", reversed(request.messages)))
-            return " ".join(_result(message, request) for message in reversed(results))
+        if results := _results(request):
+            return " ".join(_result(message, request) for message in results)
         said = _last_said(request).strip()
         if not said:
             return "Hello! I am a demo voice. Say something, or ask me for a story."
@@ -214,6 +211,12 @@ def _reflect(said: str) -> str:
             turned = [_REFLECTIONS.get(word.lower(), word) for word in rest.split()]
             return answer.format(" ".join(turned))
     return f"I heard: {heard}"
+
+
+def _results(request: ChatRequest) -> list[Message]:
+    """What tools have answered since the caller last spoke, the earliest first."""
+    since = takewhile(lambda message: message.role != "user", reversed(request.messages))
+    return [message for message in since if message.role == "tool"][::-1]
 
 
 def _result(message: Message, request: ChatRequest) -> str:

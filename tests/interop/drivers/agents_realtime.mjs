@@ -137,7 +137,7 @@ export async function secret_opens_a_call() {
 
 export async function audio_turn() {
   const call = await open();
-  const session = call.events.find((event) => event.type === 'session.updated').session;
+  const session = call.events.findLast((event) => event.type === 'session.updated').session;
   assert.equal(session.audio.input.turn_detection.type, 'semantic_vad');
   assert.equal(session.audio.input.turn_detection.interrupt_response, true);
   const ended = new Promise((resolve) => call.session.on('agent_end', (_context, _agent, output) => resolve(output)));
