@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: serve test interop soak bench lint chromium
+.PHONY: serve test interop soak bench lint browsers
 
 serve: .venv/ready ; @$(BIN)/realtime serve $(ARGS)
 test: .venv/ready ; $(PYTEST) $(ARGS)
-interop: .venv/ready chromium ; $(PYTEST) tests/interop tests/web $(ARGS)
+interop: .venv/ready browsers ; $(PYTEST) tests/interop tests/web $(ARGS)
 soak: .venv/ready ; @$(call suite,tests/soak)
 bench: .venv/ready ; $(BIN)/python -m benchmarks $(ARGS)
 lint: .venv/ready ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -17,10 +17,11 @@ suite = if ls $(1)/test_*.py >/dev/null 2>&1; then $(PYTEST) $(1) $(ARGS); else 
 
 # The tests of the page need Debian's Chromium, Firefox and coturn. What cannot be installed is skipped, and said so.
 apt = $$(test "$$(id -u)" = 0 || echo sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120
-chromium:
-	@command -v chromium >/dev/null || { echo "Installing Chromium for the tests of the page"; \
-	  $(apt) update && $(apt) install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
-	  || echo "No Chromium could be installed: the tests of the page will be skipped"
+browsers:
+	@command -v chromium >/dev/null && command -v firefox-esr >/dev/null && command -v turnserver >/dev/null \
+	  || { echo "Installing Chromium, Firefox and coturn for the tests of the page"; $(apt) update \
+	  && $(apt) install -y --no-install-recommends chromium fonts-dejavu-core firefox-esr coturn >/dev/null; } \
+	  || echo "Not all of them could be installed: the tests that need them will be skipped"
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d; with another one: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -67,7 +67,7 @@ def chromium() -> str:
     """The path of the installed one; skips the test where there is none."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
-        pytest.skip("no Chromium is installed: `make chromium` installs it where it may")
+        pytest.skip("no Chromium is installed: `make browsers` installs it where it may")
     return path
 
 
