@@ -29,11 +29,15 @@ from realtime.local import open_store
 from realtime.noticed import is_loopback
 from realtime.observe.metrics import Metrics
 from realtime.observe.routes import health_routes
+from realtime.proxies import TrustedProxies
 from realtime.settings import Settings, data_folder
 from realtime.store.base import Store
+from realtime.telephone import lines, rest
 from realtime.web.access import PageAccess, trust
 from realtime.web.routes import web_routes
 from signaling.calls import CallRoutes, calls_routes
+from signaling.telephony.expected import Expected
+from signaling.telephony.routes import TelephonyRoutes, telephony_routes
 from token_service.api_keys import ApiKeys
 from token_service.auth import Authenticator
 from token_service.ice import IceConfig
@@ -90,6 +94,7 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
     app = FastAPI(title="infrai-realtime", version=VERSION, lifespan=partial(_lifespan, services))
     app.state.services = services
     problems.install(app)
+    app.add_middleware(TrustedProxies, trusted=settings.server.trusted_proxies)
     handlers = CallRoutes(
         calls=services.sessions,
         callers=services.authenticator,
@@ -108,6 +113,15 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
         services.sessions, services.authenticator, services.used_tokens, partial(load_session, services.store)
     )
     app.include_router(websocket_routes(sockets))
+    telephone = TelephonyRoutes(
+        lines=lines(settings),
+        calls=services.sessions,
+        expected=Expected(services.store),
+        pacer=services.pacer,
+        public_url=settings.server.public_url,
+        rest=rest,
+    )
+    app.include_router(telephony_routes(telephone))
     app.include_router(session_routes(services.sessions, services.authenticator, services.used_tokens))
     app.state.gateway = open_gateway(settings, services.catalogue, services.store, services.authenticator)
     app.include_router(gateway_routes(app.state.gateway))

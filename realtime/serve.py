@@ -142,6 +142,7 @@ def _uvicorn_config(app: FastAPI, options: Options) -> uvicorn.Config:
         ws_per_message_deflate=False,  # audio does not get smaller, and inflating 20 MiB would hold up the loop
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # realtime.proxies does this, with the proxies of the settings
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,

@@ -21,6 +21,7 @@ from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
 from realtime.settings_types import (
     Capability,
+    CarrierName,
     DataPath,
     EngineRef,
     EngineRefs,
@@ -28,6 +29,7 @@ from realtime.settings_types import (
     HttpUrl,
     IceUrl,
     IpAddress,
+    IpNetwork,
     LockableField,
     Name,
     Port,
@@ -60,6 +62,8 @@ class ServerSettings(Section):
     port: Port = 8080
     public_url: HttpUrl | None = None
     """How the outside reaches it, when a proxy stands in front."""
+    trusted_proxies: list[IpNetwork] = ["127.0.0.1", "::1"]
+    """Who may say in X-Forwarded-For, -Proto and -Host where a request really came from and went to."""
     data: DataPath | None = None
     """Keys, store and files; default: the user's data folder for the app."""
     api_key: Secret | None = None
@@ -206,6 +210,31 @@ class NetworkSettings(Section):
     server listens on loopback."""
 
 
+class TelephonySettings(Section):
+    """`[telephony.NAME]`: a carrier, or a number of one, whose calls come here."""
+
+    carrier: CarrierName | None = None
+    """Which protocol it speaks; default: NAME."""
+    secret: Secret | None = None
+    """What the carrier signs with: Twilio's auth token, Telnyx's public key, Vonage's signature secret; for a PBX
+    the password of its socket."""
+    api_key: Secret | None = None
+    """For the carrier's own interface (transfers), where that is another one than `secret`."""
+    api_url: HttpUrl | None = None
+    """In place of the carrier's own address of that interface."""
+    agent: str = "default"
+    numbers: dict[str, str] = {}
+    """The agent by the dialled number, where it is not `agent`."""
+    greeting: str | None = None
+    """In place of the agent's."""
+    codec: Literal["pcmu", "pcma", "l16/8000", "l16/16000", "l16/24000"] | None = None
+    """How audio travels, where the carrier leaves the choice; default: its best."""
+    socket_signature: Literal["required", "if-present"] = "required"
+    """`if-present`: where a proxy or a simulator drops it; the one-time token still guards."""
+    silence_seconds: Annotated[float, Field(ge=5)] | None = 120.0
+    """When neither side has said anything for so long, the call is ended."""
+
+
 class LimitSettings(Section):
     """`[limits]`: what one process takes on."""
 
@@ -240,6 +269,7 @@ class Settings(Section):
     ice: IceSettings = IceSettings()
     network: NetworkSettings = NetworkSettings()
     limits: LimitSettings = LimitSettings()
+    telephony: dict[Name, TelephonySettings] = {}
 
     def route(self, task: str) -> RouteSettings | None:
         """The explicit orders for `task`, if there are any."""
@@ -278,6 +308,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     text = _read(path) if path is not None else ""
     data = _parse(text, path)
     overridden = _apply_environment(data, environ)
+    _enable_twilio(data, environ)
     source = Source(environ, path.resolve().parent if path is not None else Path.cwd())
     found: list[Finding] = []
     settings = None
@@ -357,6 +388,18 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> dict
         table[key] = value
         overridden[section, key] = variable
     return overridden
+
+
+def _enable_twilio(data: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """`TWILIO_AUTH_TOKEN` alone is a line called twilio; where the file has one without a secret, it is that secret."""
+    token = environ.get("TWILIO_AUTH_TOKEN", "").strip()
+    lines = data.setdefault("telephony", {}) if token else None
+    if not isinstance(lines, dict):
+        return
+    lines.setdefault("twilio", {})
+    for name, line in lines.items():
+        if isinstance(line, dict) and line.get("carrier", name) == "twilio":
+            line.setdefault("secret", SecretStr(token))
 
 
 def _placed(found: list[Finding], lines: dict[KeyPath, int], overridden: Mapping[KeyPath, str]) -> list[Mistake]:

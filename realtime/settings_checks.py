@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from realtime.mistakes import Finding, nearest, suggest
+from realtime.settings_types import CarrierName
 from realtime.toml_lines import KeyPath
 
 BUILT_IN = ("embedded", "instant")
@@ -40,6 +41,7 @@ def check_references(data: Mapping[str, Any]) -> list[Finding]:
         *_check_engine_references(data, engines),
         *_check_tools(data),
         *_check_ice(data),
+        *_check_telephony(data),
     ]
 
 
@@ -164,6 +166,24 @@ def _check_ice(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             ("ice", "turn_secret"), "no TURN server is named", 'add turn_urls = ["turn:HOST:3478?transport=udp"]'
         )
+
+
+def _check_telephony(data: Mapping[str, Any]) -> Iterator[Finding]:
+    carriers, agents = get_args(CarrierName), {"default", *_table(data, "agents")}
+    for name, line in _table(data, "telephony").items():
+        if not isinstance(line, dict):
+            continue
+        if "carrier" not in line and name not in carriers:
+            hint = "add carrier = ...; known: " + ", ".join(carriers)
+            yield Finding(("telephony", name), f"`{name}` is the name of no carrier", hint)
+        if "secret" not in line:
+            hint = 'add secret = "env:NAME"; docs/telephony says which secret each carrier has'
+            yield Finding(("telephony", name), "without a secret anybody could be this carrier", hint)
+        places: list[tuple[KeyPath, Any]] = [(("telephony", name, "agent"), line.get("agent"))]
+        places += [(("telephony", name, "numbers", number), agent) for number, agent in _table(line, "numbers").items()]
+        for path, agent in places:
+            if isinstance(agent, str) and agent not in agents:
+                yield Finding(path, f"there is no agent called `{agent}`", suggest(agent, sorted(agents), "known"))
 
 
 def _model_kinds(data: Mapping[str, Any]) -> dict[str, str | None]:

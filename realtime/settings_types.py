@@ -127,6 +127,14 @@ def _ip_address(value: str) -> str:
         ) from None
 
 
+def _ip_network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+        return value
+    except ValueError:
+        raise refuse("expected an IP address or a network", 'for example "10.0.0.0/8"') from None
+
+
 def _udp_ports(value: str) -> str:
     match = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", value)
     if match is None or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= 65535:
@@ -169,6 +177,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 IceUrl = Annotated[str, AfterValidator(_ice_url)]
 TurnUrl = Annotated[str, AfterValidator(_turn_url)]
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
+IpNetwork = Annotated[str, AfterValidator(_ip_network)]
 UdpPorts = Annotated[str, AfterValidator(_udp_ports)]
 FunctionTool = Annotated[dict[str, Any], AfterValidator(_function_tool)]
 EngineRefs = Annotated[list[EngineRef], BeforeValidator(as_list), Field(min_length=1)]
@@ -182,3 +191,4 @@ LockableField = Literal[
 Task = Literal["general", "reasoning", "coding", "long_context"]
 RouteName = Literal["general", "reasoning", "coding", "long_context", "vision", "embed", "image", "tts", "asr"]
 Capability = Literal["tools", "json_object", "json_schema", "vision", "temperature", "dimensions", "size"]
+CarrierName = Literal["twilio", "telnyx", "vonage", "asterisk", "audiosocket"]

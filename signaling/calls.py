@@ -76,8 +76,16 @@ class Calls(Protocol):
     def reserve(self) -> AbstractContextManager[None]:
         """Hold one place while an offer is answered. Raises `Full`."""
 
-    async def open(self, leg: Leg, claims: Claims, session: Mapping[str, Any], caller: Caller = ...) -> CallHandle:
-        """Begin a conversation on a leg that is about to be answered; attaches to it."""
+    async def open(
+        self,
+        leg: Leg,
+        claims: Claims,
+        session: Mapping[str, Any],
+        caller: Caller = ...,
+        *,
+        greeting: str | None = None,
+    ) -> CallHandle:
+        """Begin a conversation on a leg that is about to be answered; attaches to it. `greeting`: for the agent's."""
 
     def find(self, id_: str) -> CallHandle | None:
         """By the id of the call or of its session."""

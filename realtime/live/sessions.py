@@ -107,7 +107,15 @@ class Sessions:
         finally:
             self._reserved -= 1
 
-    async def open(self, leg: Leg, claims: Claims, session: Mapping[str, Any], caller: Caller = OVER_WEBRTC) -> Call:
+    async def open(
+        self,
+        leg: Leg,
+        claims: Claims,
+        session: Mapping[str, Any],
+        caller: Caller = OVER_WEBRTC,
+        *,
+        greeting: str | None = None,
+    ) -> Call:
         """Begin a conversation on `leg`. The leg has not been answered yet: `on_open` is still to come.
 
         Raises `InvalidRequest` when `session` is not valid for the agent.
@@ -118,14 +126,14 @@ class Sessions:
         config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
         _, agent = self._policy.agent(claims.agent)
         number = call_id(claims.session_id)
-        guard = guarded(leg.playout) if agent.echo_guard and leg.abilities.plays else None
+        guard = guarded(leg.playout) if agent.echo_guard and caller.kind == "webrtc" else None
         live = Session(
             leg,
             config,
             self._catalogue.engines(agent, model=model),
             partial(self._vad.detector, guard=guard),
             self._metrics,
-            greeting=agent.greeting,
+            greeting=agent.greeting if greeting is None else greeting,
             filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
             on_end=lambda session, reason: self._ended(number, reason),
         )

@@ -21,7 +21,7 @@ from media import g711
 from media.audio import RATE_IN, RATE_OUT, Pcm
 from media.leg import Abilities, LegListener
 from media.playout import Heard, Playout, PlayoutEvent, PlayoutEventKind
-from media.resample import Downsampler, Resampler
+from media.resample import BlockResampler, Resampler
 
 MAX_UNSENT_BYTES = 16 << 20
 """Text waiting for a client that does not read: about four minutes of speech in base64."""
@@ -120,7 +120,7 @@ class SocketLeg:
         self._closed: str | None = None
         self._inbound = AudioFormat.PCM
         self._outbound = AudioFormat.PCM
-        self._from_caller: Downsampler | Resampler = Downsampler()
+        self._from_caller = BlockResampler(RATE_OUT, RATE_IN)
         self._to_caller: Resampler | None = None
         self._bytes_in = self._bytes_out = self._messages_out = 0
 
@@ -176,7 +176,7 @@ class SocketLeg:
     def use_formats(self, inbound: AudioFormat, outbound: AudioFormat) -> None:
         if inbound is not self._inbound:
             self._inbound = inbound
-            self._from_caller = Downsampler() if inbound is AudioFormat.PCM else Resampler(inbound.rate, RATE_IN)
+            self._from_caller = BlockResampler(inbound.rate, RATE_IN)
         if outbound is not self._outbound:
             self._outbound = outbound
             self._to_caller = None if outbound is AudioFormat.PCM else Resampler(RATE_OUT, outbound.rate)

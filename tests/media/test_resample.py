@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media.resample import Downsampler, Resampler
+from media.resample import BlockResampler, Resampler
 
 RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
 PAIRS = list(itertools.permutations(RATES, 2))
@@ -98,7 +98,7 @@ def test_other_shapes_are_refused(pcm):
 def test_downsampling_does_not_depend_on_the_pushes_and_keeps_what_is_below_seven_kilohertz():
     noise = np.random.default_rng(1)
     pcm = noise.integers(-20_000, 20_000, 24_000).astype(np.int16)
-    whole, pieces = Downsampler(), Downsampler()
+    whole, pieces = BlockResampler(24_000, 16_000), BlockResampler(24_000, 16_000)
     parts, at = [], 0
     while at < len(pcm):
         size = int(noise.integers(0, 700))
@@ -107,5 +107,5 @@ def test_downsampling_does_not_depend_on_the_pushes_and_keeps_what_is_below_seve
     assert np.array_equal(whole.push(pcm), np.concatenate(parts))
     for hertz, least, most in ((1_000, 0.99, 1.01), (7_000, 0.98, 1.01), (10_000, 0.0, 0.001)):
         tone = (10_000 * np.sin(2 * np.pi * hertz * np.arange(24_000) / 24_000)).astype(np.int16)
-        made = Downsampler().push(tone)[1_000:].astype(float)
+        made = BlockResampler(24_000, 16_000).push(tone)[1_000:].astype(float)
         assert least <= np.sqrt(np.mean(made**2)) / 7_071 <= most

@@ -1,0 +1,76 @@
+"""A carrier's audio to the one format inside and back. One pair a call, since filters carry on from piece to piece."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from media import g711
+from media.audio import RATE_IN, RATE_OUT, Pcm
+from media.resample import BlockResampler
+from signaling.telephony.carrier import Codec
+
+
+class FromCarrier:
+    """Encoded bytes to 16 kHz."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._resampler = BlockResampler(codec.rate, RATE_IN)
+        self._odd = b""
+
+    def push(self, payload: bytes) -> Pcm:
+        """Half a sample at the end waits for its other half."""
+        match self._codec.encoding:
+            case "pcmu":
+                pcm = g711.ulaw_decode(payload)
+            case "pcma":
+                pcm = g711.alaw_decode(payload)
+            case _:
+                data = self._odd + payload if self._odd else payload
+                whole = len(data) & ~1
+                self._odd = data[whole:]
+                pcm = np.frombuffer(data, "<i2", whole // 2)
+        return self._resampler.push(pcm)
+
+    def silence(self, ms: int) -> Pcm:
+        """As long as this, in place of audio that was lost."""
+        return self._resampler.push(np.zeros(self._codec.rate // 1000 * ms, np.int16))
+
+
+class ToCarrier:
+    """24 kHz to encoded bytes; `frame_bytes`: only whole frames come out, `flush` fills the last one up."""
+
+    def __init__(self, codec: Codec, frame_bytes: int | None = None) -> None:
+        self._codec = codec
+        self._frame = frame_bytes
+        self._rest = b""
+        self.reset()
+
+    def push(self, pcm: Pcm) -> bytes:
+        pcm = self._resampler.push(pcm)
+        match self._codec.encoding:
+            case "pcmu":
+                data = g711.ulaw_encode(pcm)
+            case "pcma":
+                data = g711.alaw_encode(pcm)
+            case _:
+                data = pcm.astype("<i2", copy=False).tobytes()
+        if self._frame is None:
+            return data
+        data = self._rest + data
+        whole = len(data) - len(data) % self._frame
+        self._rest = data[whole:]
+        return data[:whole]
+
+    def flush(self) -> bytes:
+        """What waits for a whole frame, filled up with silence."""
+        rest, self._rest = self._rest, b""
+        if self._frame is None or not rest:
+            return b""
+        silence = {"pcmu": b"\xff", "pcma": b"\xd5"}.get(self._codec.encoding, b"\x00")
+        return rest + silence * (self._frame - len(rest))
+
+    def reset(self) -> None:
+        """What comes next does not follow from what came before."""
+        self._resampler = BlockResampler(RATE_OUT, self._codec.rate)
+        self._rest = b""
