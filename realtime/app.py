@@ -20,6 +20,7 @@ from media.vad import Vad
 from realtime import problems
 from realtime.adapters.catalogue import Catalogue
 from realtime.gateway.routes import gateway_routes, open_gateway
+from realtime.live import hooks
 from realtime.live.client_secrets import client_secret_routes
 from realtime.live.policy import Policy
 from realtime.live.routes import session_routes
@@ -29,6 +30,7 @@ from realtime.local import open_store
 from realtime.noticed import is_loopback
 from realtime.observe.metrics import Metrics
 from realtime.observe.routes import health_routes
+from realtime.observe.webhooks import Webhooks
 from realtime.proxies import TrustedProxies
 from realtime.settings import Settings, data_folder
 from realtime.store.base import Store
@@ -65,6 +67,7 @@ class Services:
     policy: Policy
     vad: Vad
     metrics: Metrics
+    webhooks: Webhooks
     sessions: Sessions
     pacer: Pacer
     network: Network
@@ -137,6 +140,7 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
     catalogue = Catalogue(settings, override=engines)
     policy = Policy(settings, catalogue)
     vad, metrics = Vad(), Metrics()
+    webhooks = Webhooks(store, partial(hooks.endpoint, settings))
     tokens = Tokens(SigningKeys.load_or_create(folder), settings.token.issuer, settings.token.audience)
     api_keys, used_tokens, ice = ApiKeys(store), UsedTokens(store), settings.ice.config()
     return Services(
@@ -158,7 +162,8 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
         policy=policy,
         vad=vad,
         metrics=metrics,
-        sessions=Sessions(settings, catalogue, policy, vad, metrics, store),
+        webhooks=webhooks,
+        sessions=Sessions(settings, catalogue, policy, vad, metrics, store, webhooks),
         pacer=Pacer(),
         network=Network(
             interfaces=settings.network.interfaces,
@@ -178,10 +183,12 @@ async def _lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
     await _warm_up(services)  # meanwhile the engines' processes come up
     services.vad.load()
     await starting
+    await services.webhooks.start()
     try:
         yield
     finally:
         await services.sessions.drain()
+        await services.webhooks.close()
         await services.catalogue.close()
         services.pacer.stop()
         await services.store.close()

@@ -39,6 +39,8 @@ from realtime.settings_types import (
     Task,
     TurnUrl,
     UdpPorts,
+    WebhookEvent,
+    WebhookSecret,
     as_list,
 )
 from realtime.toml_lines import KeyPath, line_of, locate
@@ -133,6 +135,17 @@ class TurnDetectionSettings(Section):
     interrupt_response: bool = True
 
 
+class WebhookSettings(Section):
+    """`[webhooks]`, and under an agent what differs for its calls."""
+
+    url: HttpUrl | None = None
+    secret: WebhookSecret | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=30)] | None = None
+    """For one try; 5 by default."""
+    events: list[WebhookEvent] | None = None
+    """What is told; everything by default."""
+
+
 class AgentSettings(Section):
     """`[agents.NAME]`: what answers a call."""
 
@@ -155,6 +168,7 @@ class AgentSettings(Section):
     locked: list[LockableField] = []
     """Top-level session fields that neither a token's `session` nor `session.update` may change."""
     max_call_seconds: Annotated[float, Field(gt=0)] | None = None
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 class LiveSettings(Section):
@@ -270,6 +284,7 @@ class Settings(Section):
     network: NetworkSettings = NetworkSettings()
     limits: LimitSettings = LimitSettings()
     telephony: dict[Name, TelephonySettings] = {}
+    webhooks: WebhookSettings = WebhookSettings()
 
     def route(self, task: str) -> RouteSettings | None:
         """The explicit orders for `task`, if there are any."""

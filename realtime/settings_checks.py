@@ -42,6 +42,7 @@ def check_references(data: Mapping[str, Any]) -> list[Finding]:
         *_check_tools(data),
         *_check_ice(data),
         *_check_telephony(data),
+        *_check_webhooks(data),
     ]
 
 
@@ -184,6 +185,20 @@ def _check_telephony(data: Mapping[str, Any]) -> Iterator[Finding]:
         for path, agent in places:
             if isinstance(agent, str) and agent not in agents:
                 yield Finding(path, f"there is no agent called `{agent}`", suggest(agent, sorted(agents), "known"))
+
+
+def _check_webhooks(data: Mapping[str, Any]) -> Iterator[Finding]:
+    common = _table(data, "webhooks")
+    places: list[tuple[KeyPath, Mapping[str, Any]]] = [(("webhooks",), common)]
+    for name, agent in _table(data, "agents").items():
+        if isinstance(agent, dict):
+            places.append((("agents", name, "webhooks"), _table(agent, "webhooks")))
+    for path, own in places:
+        merged = {**common, **own}
+        if own and "url" in merged and "secret" not in merged:
+            yield Finding((*path, "url"), "webhooks are always signed", 'add secret = "env:WEBHOOK_SECRET"')
+        elif own and "url" not in merged:
+            yield Finding(path, "there is no address to send webhooks to", 'add url = "https://..."')
 
 
 def _model_kinds(data: Mapping[str, Any]) -> dict[str, str | None]:

@@ -6,6 +6,7 @@ else; a refused secret is never repeated in the message.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -66,6 +67,17 @@ def _secret_from_file(path: Path) -> SecretStr:
     if not secret or len(secret) > MAX_SECRET_BYTES:
         raise refuse(f"{path} does not hold a secret", "the file must hold the secret alone")
     return SecretStr(secret)
+
+
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    """Standard Webhooks 1.0.0: 24 to 64 bytes in base64, usually after `whsec_`."""
+    try:
+        size = len(base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True))
+    except ValueError:
+        size = 0
+    if not 24 <= size <= 64:
+        raise refuse("a webhook's secret is 24 to 64 bytes in base64", "make one with `openssl rand -base64 32`")
+    return secret
 
 
 def _as_path(value: Any, info: ValidationInfo) -> Any:
@@ -172,6 +184,7 @@ def _name(value: str) -> str:
 Port = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, AfterValidator(_name)]
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
+WebhookSecret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_webhook_secret)]
 DataPath = Annotated[Path, BeforeValidator(_as_path)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 IceUrl = Annotated[str, AfterValidator(_ice_url)]
@@ -192,3 +205,4 @@ Task = Literal["general", "reasoning", "coding", "long_context"]
 RouteName = Literal["general", "reasoning", "coding", "long_context", "vision", "embed", "image", "tts", "asr"]
 Capability = Literal["tools", "json_object", "json_schema", "vision", "temperature", "dimensions", "size"]
 CarrierName = Literal["twilio", "telnyx", "vonage", "asterisk", "audiosocket"]
+WebhookEvent = Literal["call.incoming", "call.started", "call.ended"]

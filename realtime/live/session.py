@@ -75,6 +75,9 @@ MAX_DELTA = 1000
 
 _ENGINES = {"stt": "Speech-to-text", "chat": "The chat model", "tts": "Text-to-speech"}
 
+MAX_TURNS = 500
+"""Turns whose numbers are kept for the end of the call, the latest."""
+
 LOOKBACK_SLACK_MS = 600
 """Kept beside the prefix padding: how late the detector may notice speech."""
 
@@ -112,6 +115,8 @@ class Session:
             engines=engines.names(),
             client_plays=not leg.abilities.plays,
         )
+        self.turns: deque[dict[str, Any]] = deque(maxlen=MAX_TURNS)
+        """The turns so far: `response_id`, `status`, and the numbers of `realtime.turn.metrics`."""
         self._sidebands: list[Callable[[str], None]] = []
         self._delivering: Pcm | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -440,6 +445,7 @@ class Session:
 
     def _record(self, turn: TurnRecord) -> None:
         numbers = turn.metrics(self._wall_offset)
+        self.turns.append({"response_id": turn.response_id, "status": turn.status, **numbers})
         self._metrics.turn(turn.status, numbers)
         shown = " ".join(
             f"{name}={value}" for name, value in numbers.items() if value is not None and name != "engines"

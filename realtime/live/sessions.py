@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,12 @@ from media.echo import guarded
 from media.leg import Leg
 from media.vad import Vad
 from realtime.adapters.catalogue import Catalogue
-from realtime.live import wire
+from realtime.live import hooks, wire
 from realtime.live.conversation import Filler
 from realtime.live.policy import Policy
 from realtime.live.session import Session
 from realtime.observe.metrics import Metrics
+from realtime.observe.webhooks import Webhooks
 from realtime.settings import Settings
 from realtime.store.base import Store, StoreError
 from signaling.caller import OVER_WEBRTC, Caller
@@ -49,7 +50,20 @@ class Call:
     session: Session
     caller: Caller
     opened_at: float = field(default_factory=time.time)
+    variables: Mapping[str, str] = field(default_factory=dict)
     limit: asyncio.TimerHandle | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Which call this is, as webhooks tell it."""
+        return {
+            "session_id": self.session_id,
+            "call_id": self.id,
+            "agent": self.claims.agent,
+            "subject": self.claims.subject,
+            "caller": asdict(self.caller),
+            "variables": dict(self.variables),
+            "opened_at": round(self.opened_at, 3),
+        }
 
 
 class Sessions:
@@ -61,6 +75,7 @@ class Sessions:
         vad: Vad,
         metrics: Metrics,
         store: Store,
+        webhooks: Webhooks,
     ) -> None:
         self._settings = settings
         self._catalogue = catalogue
@@ -68,6 +83,7 @@ class Sessions:
         self._vad = vad
         self._metrics = metrics
         self._store = store
+        self._webhooks = webhooks
         self._calls: dict[str, Call] = {}
         self._reserved = 0
         self._draining = False
@@ -120,11 +136,15 @@ class Sessions:
 
         Raises `InvalidRequest` when `session` is not valid for the agent.
         """
-        # Only a key that is bound to no agent leaves it open; OpenAI's clients choose one as their model.
-        claims = replace(claims, agent=claims.agent or self._policy.named_agent(session.get("model")) or "default")
+        claims, variables = await self._decide(claims, session, caller)
+        if self._draining:
+            raise Full(RETRY_AFTER_S)
         model = self._policy.known_model(claims.model or session.get("model"))
         config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
         _, agent = self._policy.agent(claims.agent)
+        if variables and config.instructions == agent.instructions:
+            config.data["instructions"] = hooks.fill(agent.instructions, variables)
+        greeting = agent.greeting if greeting is None else greeting
         number = call_id(claims.session_id)
         guard = guarded(leg.playout) if agent.echo_guard and caller.kind == "webrtc" else None
         live = Session(
@@ -133,11 +153,11 @@ class Sessions:
             self._catalogue.engines(agent, model=model),
             partial(self._vad.detector, guard=guard),
             self._metrics,
-            greeting=agent.greeting if greeting is None else greeting,
+            greeting=hooks.fill(greeting, variables) if greeting else None,
             filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
             on_end=lambda session, reason: self._ended(number, reason),
         )
-        call = Call(number, claims.session_id, leg, claims, live, caller)
+        call = Call(number, claims.session_id, leg, claims, live, caller, variables=variables)
         self._calls[number] = call
         self._metrics.call_opened()
         if agent.max_call_seconds is not None:
@@ -152,7 +172,39 @@ class Sessions:
             config.voice,
             claims.subject,
         )
+        self._webhooks.tell(claims.agent, number, "call.started", call.facts())
         return call
+
+    async def _decide(
+        self, claims: Claims, session: Mapping[str, Any], caller: Caller
+    ) -> tuple[Claims, Mapping[str, str]]:
+        """Which agent answers. Where the caller's credential leaves that open, the developer's server is asked."""
+        # OpenAI's clients choose one as their model. A token minted for no agent in particular names the default.
+        named = self._policy.named_agent(session.get("model"))
+        claims = replace(claims, agent=claims.agent or named or "default")
+        if caller.kind != "phone" and (claims.agent != "default" or named):
+            return claims, {}
+        decided = await hooks.decide(
+            self._webhooks,
+            self._settings,
+            agent=claims.agent,
+            session_id=claims.session_id,
+            subject=claims.subject,
+            caller=caller,
+        )
+        if decided.agent != claims.agent:
+            claims = self._moved(claims, decided.agent)
+        return claims, decided.variables
+
+    def _moved(self, claims: Claims, agent: str) -> Claims:
+        """To another agent. Model and voice that came only from the first one do not go with it."""
+        before = self._policy.effective(agent=claims.agent, model=None, voice=None, session=None)
+        return replace(
+            claims,
+            agent=agent,
+            model=None if claims.model == before.model else claims.model,
+            voice=None if claims.voice == before.voice else claims.voice,
+        )
 
     def find(self, id_: str) -> Call | None:
         """By call id or session id."""
@@ -190,21 +242,20 @@ class Sessions:
             len(call.session.conversation.history),
             " ".join(f"{name}={value:g}" for name, value in stats.items()),
         )
-        if self._settings.limits.retain_transcript_seconds > 0:
-            task = asyncio.get_running_loop().create_task(self._retain(call, reason))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
-
-    async def _retain(self, call: Call, reason: str) -> None:
         record = {
-            "session_id": call.session_id,
-            "subject": call.claims.subject,
-            "agent": call.claims.agent,
-            "opened_at": round(call.opened_at, 3),
+            **call.facts(),
             "ended_at": round(time.time(), 3),
             "reason": reason,
             "transcript": call.session.transcript(),
+            "turns": list(call.session.turns),
         }
+        self._webhooks.tell(call.claims.agent, number, "call.ended", record)
+        if self._settings.limits.retain_transcript_seconds > 0:
+            task = asyncio.get_running_loop().create_task(self._retain(call, record))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def _retain(self, call: Call, record: Mapping[str, Any]) -> None:
         try:
             await self._store.put(
                 f"transcript:{call.session_id}",

@@ -282,3 +282,23 @@ def test_every_setting_is_documented() -> None:
     ]
     assert missing == []
     assert [variable for variable in ENVIRONMENT if f"`{variable}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ('[webhooks]\nurl = "https://a.example"\n', 2, "webhooks are always signed"),
+        ('[webhooks]\nsecret = "env:SHORT"\nurl = "https://a.example"\n', 2, "24 to 64 bytes in base64"),
+        ('[webhooks]\nevents = ["call.rings"]\nurl = "https://a.example"\nsecret = "env:GOOD"\n', 2, "call.incoming"),
+        ('[agents.a.webhooks]\nevents = ["call.ended"]\n', 1, "no address to send webhooks to"),
+        ('[agents.a.webhooks]\nurl = "https://a.example"\n', 2, "webhooks are always signed"),
+    ],
+)
+def test_webhooks_that_cannot_work_are_refused(tmp_path: Path, text: str, line: int, message: str) -> None:
+    path = tmp_path / "realtime.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(path, {"SHORT": "whsec_c2hvcnQ=", "GOOD": "whsec_" + "A" * 32})
+    (mistake,) = caught.value.mistakes
+    assert mistake.line == line
+    assert message in f"{mistake.message} {mistake.proposal}"
