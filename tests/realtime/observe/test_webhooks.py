@@ -224,3 +224,13 @@ async def test_a_slow_answer_is_waited_for_no_longer_than_a_caller_may_be_kept()
         began = time.monotonic()
         assert await sender.ask("default", "call.incoming", {}) == {}
         assert time.monotonic() - began < 3 * webhooks.ANSWER_S
+
+
+async def test_nothing_is_posted_to_an_address_that_the_settings_do_not_name() -> None:
+    async with receiver() as elsewhere:
+        moved = answer("307 Temporary Redirect", location=elsewhere.url)
+        async with receiver(moved, moved) as found, sending(found) as sender:
+            assert await sender.ask("default", "call.incoming", {}) == {}
+            sender.tell("default", "rtc_1", "call.started", {})
+            await found.until(lambda: bool(found.taken))
+    assert elsewhere.ids == []
