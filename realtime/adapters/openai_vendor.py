@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
+import aiohttp
 import httpx2
 import openai
 import orjson
@@ -87,11 +88,19 @@ class Answer:
         """The bytes as they arrive; `EngineError` when there are too many or they stop."""
         size = 0
         with self._vendor.failures(self._engine):
-            async for piece in self._response.aiter_bytes():
+            async for piece in self._body():
                 size += len(piece)
                 if size > self._limit:
                     raise WireError(f"the answer is longer than {self._limit} bytes")
                 yield piece
+
+    def _body(self) -> AsyncIterator[bytes]:
+        """Straight from the wire unless the server compressed although it was asked not to: each generator in
+        between costs every token some microseconds."""
+        stream = self._response.stream
+        if "content-encoding" in self._response.headers or not isinstance(stream, httpx2.AsyncByteStream):
+            return self._response.aiter_bytes()
+        return aiter(stream)
 
     async def read(self) -> bytes:
         """The whole body, within the vendor's time limit."""
@@ -204,7 +213,7 @@ class OpenAIVendor:
     def _client_error(self, error: Exception, engine: str) -> EngineError:
         if isinstance(error, openai.APIStatusError):
             return self._status_error(error, engine)
-        if isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException)):
+        if _is_timeout(error):
             return self._error(engine, "no answer in time", "timeout")
         if isinstance(error, (openai.APIConnectionError, httpx2.TransportError)):
             return self._error(engine, "the connection failed", "connection_failed")
@@ -253,7 +262,7 @@ class OpenAIVendor:
 
     def _new_client(self) -> openai.AsyncOpenAI:
         timeout = httpx2.Timeout(self.timeout_s, connect=min(CONNECT_S, self.timeout_s))
-        transport = openai.DefaultAsyncHttpxClient(
+        transport = openai.DefaultAioHttpClient(
             timeout=timeout,
             follow_redirects=False,
             limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEP_ALIVE_S),
@@ -280,6 +289,17 @@ class OpenAIVendor:
         """The SDK reads the whole body of an error: let it be a short one."""
         if response.status_code >= 300 and isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = _Bounded(response.stream, self.timeout_s)
+
+
+def _is_timeout(error: BaseException | None) -> bool:
+    """The client calls a connection that was cut before the answer a timeout; its cause in aiohttp knows better."""
+    known = False
+    while error is not None:
+        if isinstance(error, aiohttp.ClientError):
+            return isinstance(error, TimeoutError)
+        known = known or isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException))
+        error = error.__cause__
+    return known
 
 
 def _seconds(header: str | None) -> float | None:

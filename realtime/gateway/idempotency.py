@@ -4,8 +4,9 @@
         ^                   |  `--same body--> 409        `--other body--> 422
         `--abandon, lease---'
 
-A claim is one atomic `add`, so of many identical requests at once one does the work. It is a lease: when
-the process dies the key is free again after the request's own deadline. What may turn out differently
+A claim is one atomic `add`, so of many identical requests at once one does the work. It is a short lease that
+is renewed as long as the work goes on: when the process dies the key is free again seconds later, so that a
+retry after the restart does the work again. What may turn out differently
 the next time (408, 409, 429, 5xx) is never kept. Keys are stored as hashes, under the caller's own key
 and the route, so that nobody can replay another's result.
 """
@@ -13,6 +14,7 @@ and the route, so that nobody can replay another's result.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 import zlib
@@ -25,8 +27,12 @@ from realtime.gateway.errors import GatewayError
 from realtime.store.base import MAX_VALUE_BYTES, Store, StoreError
 
 KEPT_S = 24 * 3600.0
+LEASE_S = 6.0
+"""Seconds that a claim lives unless it is renewed: about as long as a server takes to come back."""
+RENEW_S = 1.5
+"""Seconds between renewals: three may be missed."""
 SLACK_S = 30.0
-"""Seconds a lease outlives the request's deadline: the result still has to be written."""
+"""Seconds a claim is renewed beyond the request's deadline: the result still has to be written."""
 MAX_PARTS = 64
 """Values of 1 MiB of one result, compressed."""
 
@@ -56,11 +62,10 @@ class Idempotency:
     async def claim(self, owner: str, route: str, key: str, print_: str, seconds: float) -> Claim | Stored:
         """The right to do the work, or what came of it. Raises 409 and 422."""
         name = "idem:" + hashlib.sha256(f"{owner}\n{route}\n{key}".encode()).hexdigest()
-        lease = seconds + SLACK_S
-        running = orjson.dumps({"state": "running", "print": print_, "until": time.time() + lease})
+        running = orjson.dumps({"state": "running", "print": print_})
         for _ in range(3):
-            if await self._store.add(name, running, ttl=lease):
-                return Claim(self._store, name, print_)
+            if await self._store.add(name, running, ttl=LEASE_S):
+                return Claim(self._store, name, print_, running, seconds + SLACK_S)
             found = await self._store.get(name)
             if found is not None:
                 return await self._known(name, orjson.loads(found), print_)
@@ -81,12 +86,13 @@ class Idempotency:
 
 
 class Claim:
-    """Held by the one who does the work; ends with `finish` or `abandon`."""
+    """Held by the one who does the work; ends with `finish` or `abandon`. Renewed until then, for `seconds` at most."""
 
-    def __init__(self, store: Store, name: str, print_: str) -> None:
+    def __init__(self, store: Store, name: str, print_: str, running: bytes, seconds: float) -> None:
         self._store = store
         self._name = name
         self._print = print_
+        self._renewing = asyncio.create_task(self._renew(running, seconds))
 
     async def finish(self, result: Stored) -> None:
         """Keeps `result` for 24 hours, or frees the key when it is none to keep."""
@@ -107,7 +113,21 @@ class Claim:
             "media_type": result.media_type,
             "parts": len(parts),
         }
+        await self._stop()
         await self._store.put(self._name, orjson.dumps(record), ttl=KEPT_S)
 
     async def abandon(self) -> None:
+        await self._stop()
         await self._store.delete(self._name)
+
+    async def _stop(self) -> None:
+        """Before the last word: a renewal under way must not overwrite it."""
+        self._renewing.cancel()
+        await asyncio.wait([self._renewing])
+
+    async def _renew(self, running: bytes, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(StoreError):
+                await self._store.put(self._name, running, ttl=LEASE_S)

@@ -53,18 +53,24 @@ class Recording:
         self.ended = True
         self._wake()
 
-    async def more(self, than: int, seconds: float) -> bool:
-        """Whether there are more than `than` chunks, or the end, within `seconds`."""
+    async def more(self, than: int, seconds: float | None = None) -> bool:
+        """Whether there are more than `than` chunks, or the end, within `seconds` (None: however long it takes)."""
         if len(self.chunks) > than or self.ended:
             return True
-        waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
         self._waiting.append(waiter)
-        timer = asyncio.get_running_loop().call_later(seconds, _set, waiter)
+        timer = None if seconds is None else loop.call_later(seconds, _set, waiter)
         try:
             await waiter
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
         return len(self.chunks) > than or self.ended
+
+    def nudge(self) -> None:
+        """Wakes who waits for more, although there is none."""
+        self._wake()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -127,18 +133,54 @@ class RecordedStream(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         sent, recording = 0, self._recording
-        while True:
-            if await recording.more(sent, self._keep_alive_s):
-                chunks = recording.chunks
-                body = chunks[sent] if len(chunks) == sent + 1 else b"".join(chunks[sent:])
-                sent, ended = len(chunks), recording.ended
-                if ended and recording.failed is not None:
-                    raise recording.failed  # the server cuts the connection, so that half is not taken for whole
-                await send({"type": "http.response.body", "body": body, "more_body": not ended})
-                if ended:
-                    return
-            elif self.comment is not None:
-                await send({"type": "http.response.body", "body": self.comment, "more_body": True})
+        with _Silence(self._keep_alive_s, recording.nudge) as silence:
+            while True:
+                if await recording.more(sent):
+                    chunks = recording.chunks
+                    body = chunks[sent] if len(chunks) == sent + 1 else b"".join(chunks[sent:])
+                    sent, ended = len(chunks), recording.ended
+                    if ended and recording.failed is not None:
+                        raise recording.failed  # the server cuts the connection, so that half is not taken for whole
+                    await send({"type": "http.response.body", "body": body, "more_body": not ended})
+                    if ended:
+                        return
+                    silence.broken()
+                elif silence.due and self.comment is not None:
+                    await send({"type": "http.response.body", "body": self.comment, "more_body": True})
+                    silence.broken()
+
+
+class _Silence:
+    """Calls `on_due` once nothing was sent for `seconds`. One timer that moves on when it fires: a timer for
+    each token would cost as much as sending it."""
+
+    def __init__(self, seconds: float, on_due: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._on_due = on_due
+        self._loop = asyncio.get_running_loop()
+        self.due = False
+
+    def __enter__(self) -> _Silence:
+        self._last = self._loop.time()
+        self._timer = self._loop.call_at(self._last + self._seconds, self._fire)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def broken(self) -> None:
+        """Something was sent."""
+        self._last = self._loop.time()
+        self.due = False
+
+    def _fire(self) -> None:
+        now = self._loop.time()
+        at = self._last + self._seconds
+        if now >= at:
+            self.due = True
+            self._on_due()
+            at = now + self._seconds
+        self._timer = self._loop.call_at(at, self._fire)
 
 
 class EventStream(RecordedStream):
