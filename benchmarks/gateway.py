@@ -1,167 +1,276 @@
-"""What the one-shot chat costs over a vendor that answers at once: `python -m benchmarks.gateway`.
+"""What the one-shot chat costs over a vendor that answers at once, beside a LiteLLM proxy in the same run.
 
-A stub vendor and the server run as processes of their own; the same client asks both, so that its own cost
-falls out. Latency one request after another, requests a second with 16 open, the server's CPU for each
-streamed token, and what the first token comes later. Figures of a busy machine say little: look at ratios.
+    python -m benchmarks.gateway [--no-peer] [--seconds 5] [--json FILE] [--write FILE]
+
+The stub vendor, the server and the proxy are processes of their own. With two cores or more the one that is
+measured has a core to itself, and stub and client share the other. The same client asks all three, so that its
+own cost falls out of the difference. CPU is what the kernel charged to the measured process and its children.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import json
-import os
-import statistics
+import contextlib
+import gc
+import queue
 import subprocess
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.calls.server import API_KEY, Server, free_port
+import orjson
 
-TOKENS = 200
+from benchmarks import litellm_proxy, machine, report
+from benchmarks.figures import Json, summary
+from benchmarks.latency import new_loop
+from benchmarks.server import free_port, serve
+
+ROOT = Path(__file__).parent.parent
 OPEN = 16
-SECONDS = 4.0
-ONE_BY_ONE = 300
+FEW = 2
+WARM_UP = 30
+LEFT_S = 5.0
+"""What the vendor has not noticed by then has failed."""
 
-_STUB = f"""
-import asyncio, json, sys
-def event(delta, reason=None):
-    choice = {{"index": 0, "delta": delta, "finish_reason": reason}}
-    return b"data: " + json.dumps({{"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m",
-                                   "choices": [choice]}}).encode() + b"\\n\\n"
-def chunk(data):
-    return b"%x\\r\\n%s\\r\\n" % (len(data), data)
-HEAD = b"HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
-END = chunk(event({{}}, "stop") + b"data: [DONE]\\n\\n") + b"0\\r\\n\\r\\n"
-SHORT = chunk(event({{"role": "assistant", "content": "Hello"}})) + END
-class Stub(asyncio.Protocol):
-    def connection_made(self, transport): self.transport, self.data = transport, b""
-    def data_received(self, data):
-        self.data += data
-        head, found, rest = self.data.partition(b"\\r\\n\\r\\n")
-        if not found: return
-        lines = head.lower().split(b"\\r\\n")
-        size = next((int(l.split(b":")[1]) for l in lines if l.startswith(b"content-length")), 0)
-        if len(rest) < size: return
-        self.data = rest[size:]
-        if b"long" in rest: asyncio.get_running_loop().create_task(self.long())
-        else: self.transport.write(HEAD + SHORT)
-    async def long(self):
-        self.transport.write(HEAD)
-        for number in range({TOKENS}):
-            self.transport.write(chunk(event({{"content": f" token{{number}}"}})))
-            await asyncio.sleep(0.001)
-        self.transport.write(END)
-async def main():
-    server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", int(sys.argv[1]))
-    await server.serve_forever()
-asyncio.run(main())
-"""
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`one_by_one`: requests for a latency; `streams`: long answers of `tokens` on each of the open connections."""
+
+    one_by_one: int = 400
+    seconds: float = 5.0
+    streams: int = 8
+    tokens: int = 200
+    leaves: int = 10
+    peer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where chat is asked for. `pid`: whose CPU counts; None for the vendor itself."""
+
+    port: int
+    path: str
+    key: str
+    pid: int | None = None
 
 
 class Asker:
     """One kept connection; parses no more than it must."""
 
-    def __init__(self, port: int, path: str) -> None:
-        self._port, self._path = port, path
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     async def __aenter__(self) -> Asker:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._place.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
-    async def ask(self, body: bytes) -> float:
-        """Sends and reads the whole answer; seconds until its first byte of body."""
-        head = (
-            f"POST {self._path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\nContent-Length: {len(body)}"
-        )
+    def send(self, words: str, *, stream: bool) -> None:
+        body = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": words}], "stream": stream})
+        head = f"POST {self._place.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._place.key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._writer.write(head.encode() + body)
+
+    async def ask(self, words: str, *, stream: bool = False) -> tuple[float, float]:
+        """Reads the whole answer; milliseconds until its first byte of body, and until its end."""
         began = time.perf_counter()
-        self._writer.write(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
-        if b" 200 " not in answer.partition(b"\r\n")[0]:
-            raise RuntimeError(answer.decode())
-        first = 0.0
-        length = [line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length")]
+        self.send(words, stream=stream)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        if b" 200 " not in head.partition(b"\r\n")[0]:
+            raise RuntimeError(head.decode())
+        length = [line for line in head.split(b"\r\n") if line.startswith(b"content-length")]
         if length:
             await self._reader.readexactly(int(length[0].split(b":")[1]))
-            return time.perf_counter() - began
+            return (ended := 1000 * (time.perf_counter() - began)), ended
+        first = 0.0
         while size := int(await self._reader.readline(), 16):
-            first = first or time.perf_counter() - began
+            first = first or 1000 * (time.perf_counter() - began)
             await self._reader.readexactly(size + 2)
         await self._reader.readline()
-        return first
+        return first, 1000 * (time.perf_counter() - began)
+
+    async def first_piece(self) -> None:
+        await self._reader.readuntil(b"\r\n\r\n")
+        await self._reader.readline()
 
 
-def chat(words: str, *, stream: bool = False) -> bytes:
-    return json.dumps({"model": "m", "messages": [{"role": "user", "content": words}], "stream": stream}).encode()
+class Stub:
+    """The vendor; it says when a connection with an unfinished answer was closed."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._closed: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._closed.put(float(line))
+
+    async def closed(self) -> float:
+        """The monotonic time of the next closing; `LEFT_S` from now when there is none."""
+        try:
+            return await asyncio.to_thread(self._closed.get, timeout=LEFT_S)
+        except queue.Empty:
+            return time.monotonic()
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+@contextmanager
+def vendor(tokens: int) -> Iterator[Stub]:
+    stub = Stub(free_port())
+    command = [sys.executable, "-m", "benchmarks.stub_vendor", str(stub.port), str(tokens)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it listens
+    reader = threading.Thread(target=stub.read, args=[process.stdout], daemon=True)
+    reader.start()
+    try:
+        yield stub
+    finally:
+        process.terminate()
+        process.wait()
+        reader.join()
 
 
-async def one_by_one(port: int, path: str, body: bytes) -> float:
-    """Median milliseconds of the whole answer."""
-    async with Asker(port, path) as asker:
-        times = []
-        for _ in range(ONE_BY_ONE):
-            began = time.perf_counter()
-            await asker.ask(body)
-            times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times[ONE_BY_ONE // 5 :])
+async def one_by_one(place: Place, plan: Plan, *, stream: bool) -> Json:
+    """Milliseconds: of a whole answer, or until the first token of a streamed one."""
+    async with Asker(place) as asker:
+        for _ in range(WARM_UP):
+            await asker.ask("short", stream=stream)
+        asked = [await asker.ask("short", stream=stream) for _ in range(plan.one_by_one)]
+    return summary([first if stream else whole for first, whole in asked], 2)
 
 
-async def per_second(port: int, path: str, body: bytes) -> float:
-    until = time.perf_counter() + SECONDS
-    count = 0
+async def per_second(place: Place, plan: Plan) -> Json:
+    """Whole answers a second with 16 open, and what each took of the CPU."""
+    count, until = 0, time.perf_counter() + plan.seconds
 
-    async def work() -> None:
+    async def work(asker: Asker) -> None:
         nonlocal count
-        async with Asker(port, path) as asker:
-            while time.perf_counter() < until:
-                await asker.ask(body)
-                count += 1
+        while time.perf_counter() < until:
+            await asker.ask("short")
+            count += 1
 
-    await asyncio.gather(*(work() for _ in range(OPEN)))
-    return count / SECONDS
-
-
-async def first_token(port: int, path: str) -> float:
-    async with Asker(port, path) as asker:
-        times = [1000 * await asker.ask(chat("long", stream=True)) for _ in range(15)]
-    return statistics.median(times[3:])
+    async with askers(place, OPEN) as open_:
+        began, cpu = time.perf_counter(), _cpu(place)
+        await asyncio.gather(*map(work, open_))
+        seconds, cpu = time.perf_counter() - began, _cpu(place) - cpu
+    return {"requests_per_s": round(count / seconds, 1), "cpu_ms_per_request": round(1000 * cpu / count, 3)}
 
 
-async def token_cpu(port: int, pid: int) -> float:
-    """Microseconds of the server's CPU for each streamed token."""
-    requests = 40
-    before = cpu_seconds(pid)
-    async with Asker(port, "/v1/ai/chat") as one, Asker(port, "/v1/ai/chat") as two:
-        for _ in range(requests // 2):
-            await asyncio.gather(one.ask(chat("long", stream=True)), two.ask(chat("long", stream=True)))
-    return 1e6 * (cpu_seconds(pid) - before) / (requests * TOKENS)
+async def token_us(place: Place, plan: Plan, count: int) -> float:
+    """Microseconds of CPU for each token, with `count` streams open; the requests' own cost is in it.
+
+    With two open every token comes, and goes, by itself; with more the server finds several at a time.
+    """
+    rounds = plan.streams * OPEN // count // 2
+    async with askers(place, count) as open_:
+        before = _cpu(place)
+        for _ in range(rounds):
+            await asyncio.gather(*(asker.ask("long", stream=True) for asker in open_))
+    return round(1e6 * (_cpu(place) - before) / (rounds * count * plan.tokens), 1)
 
 
-async def measure(stub: int, server: Server) -> dict[str, float]:
-    measures: dict[str, Callable[[], Awaitable[float]]] = {
-        "vendor alone, ms": lambda: one_by_one(stub, "/v1/chat/completions", chat("short")),
-        "through the server, ms": lambda: one_by_one(server.port, "/v1/ai/chat", chat("short")),
-        "vendor alone, first token ms": lambda: first_token(stub, "/v1/chat/completions"),
-        "through the server, first token ms": lambda: first_token(server.port, "/v1/ai/chat"),
-        f"requests a second, {OPEN} open": lambda: per_second(server.port, "/v1/ai/chat", chat("short")),
-        "CPU us per streamed token": lambda: token_cpu(server.port, server.pid),
+async def left_ms(place: Place, stub: Stub, plan: Plan, words: str, *, stream: bool) -> Json:
+    """From the caller's leaving to the end of the connection at the vendor."""
+    times = []
+    for _ in range(plan.leaves):
+        async with Asker(place) as asker:
+            asker.send(words, stream=stream)
+            if stream and words == "stuck":
+                await asker.first_piece()
+            await asyncio.sleep(0.1)  # the vendor has the request, and everything rests
+            left = time.monotonic()
+        times.append(1000 * (await stub.closed() - left))
+    return summary(times, 1)
+
+
+@asynccontextmanager
+async def askers(place: Place, count: int) -> AsyncIterator[Sequence[Asker]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Asker(place)) for _ in range(count)]
+
+
+def _cpu(place: Place) -> float:
+    return (machine.process_seconds(place.pid) or 0.0) if place.pid is not None else 0.0
+
+
+async def _asked(place: Place, plan: Plan) -> Json:
+    figures: Json = {
+        "answer_ms": await one_by_one(place, plan, stream=False),
+        "first_token_ms": await one_by_one(place, plan, stream=True),
     }
-    return {name: round(await work(), 2) for name, work in measures.items()}
+    if place.pid is not None:
+        figures |= await per_second(place, plan)
+        figures["cpu_us_per_token"] = await token_us(place, plan, FEW)
+        figures["cpu_us_per_token_all_open"] = await token_us(place, plan, OPEN)
+    return figures
 
 
-def main() -> None:
-    port = free_port()
-    config = f"""
+async def _leaving(place: Place, stub: Stub, plan: Plan) -> Json:
+    return {
+        "whole, before the vendor answers": await left_ms(place, stub, plan, "hang", stream=False),
+        "whole, while it answers": await left_ms(place, stub, plan, "stuck", stream=False),
+        "streamed, before the first token": await left_ms(place, stub, plan, "hang", stream=True),
+        "streamed, after it": await left_ms(place, stub, plan, "stuck", stream=True),
+    }
+
+
+def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Json:
+    """Measure the vendor alone, the server and, if wanted, the proxy, one after the other."""
+    if plan.peer:
+        say("LiteLLM's environment (made once, some minutes)")
+        litellm_proxy.install()
+    cores = machine.available_cores()
+    apart = len(cores) >= 2
+    mine, theirs = (cores[1:2], cores[:1]) if apart else ((), ())
+    neighbours = machine.Neighbours()
+    gc.freeze()
+    results: Json = {}
+    try:
+        machine.pin(mine)
+        with vendor(plan.tokens) as stub, asyncio.Runner(loop_factory=new_loop) as runner:
+            say("the vendor alone")
+            results["vendor"] = runner.run(_asked(Place(stub.port, "/v1/chat/completions", "x"), plan))
+            say("through the server")
+            with serve(engines=None, config=_config(stub.port), cores=theirs) as server:
+                place = Place(server.port, "/v1/ai/chat", server.api_key, server.pid)
+                results["server"] = runner.run(_asked(place, plan))
+                results["left_ms"] = runner.run(_leaving(place, stub, plan))
+            if plan.peer:
+                say("through a LiteLLM proxy")
+                port = free_port()
+                with litellm_proxy.litellm_proxy(stub.port, port, theirs) as pid:
+                    place = Place(port, "/v1/chat/completions", litellm_proxy.KEY, pid)
+                    results["litellm"] = {"version": litellm_proxy.version(), **runner.run(_asked(place, plan))}
+    finally:
+        gc.unfreeze()
+        machine.pin(cores)
+    conditions = {"open": OPEN, "tokens": plan.tokens, "pinned_to_own_cores": apart}
+    return {**results, **_differences(results), "conditions": conditions, "other_processes_cores": neighbours.cores()}
+
+
+def _differences(results: Json) -> Json:
+    vendor_, server, peer = results["vendor"], results["server"], results.get("litellm")
+    found: Json = {
+        "added_ms": round(server["answer_ms"]["p50"] - vendor_["answer_ms"]["p50"], 2),
+        "first_token_added_ms": round(server["first_token_ms"]["p50"] - vendor_["first_token_ms"]["p50"], 2),
+        "slowest_left_ms": max(figures["max"] for figures in results["left_ms"].values()),
+    }
+    if peer is not None:
+        found["litellm_added_ms"] = round(peer["answer_ms"]["p50"] - vendor_["answer_ms"]["p50"], 2)
+        found["litellm_share_of_requests"] = round(peer["requests_per_s"] / server["requests_per_s"], 3)
+    return found
+
+
+def _config(port: int) -> str:
+    return f"""
 [vendors.stub]
 base_url = "http://127.0.0.1:{port}/v1"
 [[models]]
@@ -171,15 +280,22 @@ kind = "chat"
 [limits]
 requests_per_minute = 10000000
 """
-    stub = subprocess.Popen([sys.executable, "-c", _STUB, str(port)])
-    try:
-        with tempfile.TemporaryDirectory() as folder, Server(Path(folder), config=config) as server:
-            for name, value in asyncio.run(measure(port, server)).items():
-                print(f"{name:40} {value:10}")
-    finally:
-        stub.terminate()
-        stub.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__.partition("\n")[0])
+    usual = Plan()
+    parser.add_argument("--no-peer", dest="peer", action="store_false", help="without the LiteLLM proxy")
+    parser.add_argument("--requests", type=int, default=usual.one_by_one, help="for a latency (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of load (default %(default)s)")
+    parser.add_argument("--streams", type=int, default=usual.streams, help="a connection (default %(default)s)")
+    parser.add_argument("--leaves", type=int, default=usual.leaves, help="a way of leaving (default %(default)s)")
+    report.add_options(parser)
+    options = parser.parse_args()
+    plan = Plan(options.requests, options.seconds, options.streams, leaves=options.leaves, peer=options.peer)
+    report.finish({"gateway": measure(plan, report.progress(options))}, options)
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

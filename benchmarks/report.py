@@ -75,6 +75,18 @@ TARGETS = (
         100,
         "ms",
     ),
+    Target("one-shot chat, added to the vendor's answer, median", ("gateway", "added_ms"), 3, "ms"),
+    Target("one-shot chat, added to the first token, median", ("gateway", "first_token_added_ms"), 5, "ms"),
+    Target("one-shot chat, CPU for a streamed token", ("gateway", "server", "cpu_us_per_token"), 80, "µs"),
+    Target(
+        "a LiteLLM proxy's requests a second, as a share of ours, 16 open, one core each",
+        ("gateway", "litellm_share_of_requests"),
+        0.25,
+        "",
+    ),
+    Target(
+        "the caller leaves until the vendor's connection is closed, slowest", ("gateway", "slowest_left_ms"), 100, "ms"
+    ),
     Target("server ready, embedded engines, slowest", ("startup", "server_ready_s", "embedded", "max"), 3, "s"),
     Target("server ready, instant engines, slowest", ("startup", "server_ready_s", "instant", "max"), 3, "s"),
     Target("`import realtime.client`, median", ("startup", "import_client_s", "p50"), 0.3, "s"),
@@ -184,6 +196,8 @@ def page(whole: Json) -> str:
             f"Failures: {len(calls['failures'])}.",
             _figures([(name.replace("_", " "), rows) for name, rows in calls["speech_started_ms"].items()]),
         ]
+    if "gateway" in whole:
+        parts += _gateway(whole["gateway"])
     if "startup" in whole:
         startup = whole["startup"]
         rows = [(f"server ready, {name} engines", figures) for name, figures in startup["server_ready_s"].items()]
@@ -232,8 +246,43 @@ def _latency(latency: Json) -> list[str]:
     ]
 
 
+def _gateway(gateway: Json) -> list[str]:
+    conditions = gateway["conditions"]
+    names = {"vendor": "the vendor alone", "server": "through the server"}
+    if "litellm" in gateway:
+        names["litellm"] = f"through a LiteLLM {gateway['litellm']['version']} proxy"
+    columns = ("requests_per_s", "cpu_ms_per_request", "cpu_us_per_token", "cpu_us_per_token_all_open")
+    head = (
+        "",
+        "answer, ms p50 (p95)",
+        "first token, ms p50 (p95)",
+        "requests/s",
+        "CPU ms a request",
+        "CPU µs a token",
+        "…, all open",
+    )
+    rows = []
+    for part, name in names.items():
+        figures = gateway[part]
+        times = [f"{figures[key]['p50']:g} ({figures[key]['p95']:g})" for key in ("answer_ms", "first_token_ms")]
+        rows.append((name, *times, *(f"{figures[column]:g}" if column in figures else "" for column in columns)))
+    return [
+        "## One-shot chat over a vendor that answers at once",
+        f"Latencies one request after another; requests a second, and their CPU, with {conditions['open']} connections "
+        f"open; the CPU of a token with 2 open, where each comes by itself, and with all; streamed answers have {conditions['tokens']} tokens, one a millisecond"
+        + (", each server on a core of its own." if conditions["pinned_to_own_cores"] else "."),
+        _table(head, rows),
+        "From the caller's leaving to the end of the vendor's connection (milliseconds):",
+        _figures(list(gateway["left_ms"].items())),
+    ]
+
+
 def _quietness(whole: Json) -> list[str]:
-    taken = [whole[part].get("other_processes_cores") for part in ("startup", "latency", "websocket") if part in whole]
+    taken = [
+        whole[part].get("other_processes_cores")
+        for part in ("startup", "latency", "websocket", "gateway")
+        if part in whole
+    ]
     known = [cores for cores in taken if cores is not None]
     if not known:
         return ["- What else ran on the machine is not known."]

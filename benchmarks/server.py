@@ -43,6 +43,10 @@ class Server:
     ready_s: float
     log: Path
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
 
 @contextmanager
 def serve(*, engines: str | None = "instant", config: str = "", cores: Sequence[int] = ()) -> Iterator[Server]:
@@ -56,7 +60,7 @@ def serve(*, engines: str | None = "instant", config: str = "", cores: Sequence[
         settings = home / "bench.toml"
         settings.write_text(config)
         api_key = f"ifr_pk_proj_{secrets.token_urlsafe(24)}"
-        port = _free_port()
+        port = free_port()
         command = [_executable(), "serve", "--host", "127.0.0.1", "--port", str(port), "--config", str(settings)]
         command += ["--engines", engines] if engines else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
@@ -95,7 +99,8 @@ def _start(
         machine.pin(mine)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
