@@ -268,8 +268,9 @@ def _gateway(gateway: Json) -> list[str]:
         rows.append((name, *times, *(f"{figures[column]:g}" if column in figures else "" for column in columns)))
     return [
         "## One-shot chat over a vendor that answers at once",
-        f"Latencies one request after another; requests a second, and their CPU, with {conditions['open']} connections "
-        f"open; the CPU of a token with 2 open, where each comes by itself, and with all; streamed answers have {conditions['tokens']} tokens, one a millisecond"
+        "Latencies one request after another; requests a second, and their CPU, with "
+        f"{conditions['open']} connections open; the CPU of a token with 2 open, where each comes by itself, and with "
+        f"all; streamed answers have {conditions['tokens']} tokens, one a millisecond"
         + (", each server on a core of its own." if conditions["pinned_to_own_cores"] else "."),
         _table(head, rows),
         "From the caller's leaving to the end of the vendor's connection (milliseconds):",

@@ -26,6 +26,8 @@ from media.network import Network, NetworkError
 from realtime import development_key
 from realtime.adapters.base import EngineError
 from realtime.adapters.catalogue import Catalogue, UnknownEngine
+from realtime.adapters.offers import offers
+from realtime.adapters.routing import Amount, Kind
 from realtime.local import STORE_FILE, local_url, open_store
 from realtime.noticed import has_turn, is_loopback
 from realtime.settings import Settings, SettingsError, VendorSettings, data_folder
@@ -37,6 +39,14 @@ HEALTH_SECONDS = 1.0
 STUN_SECONDS = 2.0
 """A STUN server answers within a round trip; the request is sent twice in this time."""
 OPENAI_URL = "https://api.openai.com/v1"
+PLAIN: Mapping[Kind, Amount] = {
+    "chat": Amount(1, 1),
+    "embed": Amount(1),
+    "image": Amount(images=1),
+    "tts": Amount(characters=1),
+    "stt": Amount(audio_seconds=1.0),
+}
+"""What a plain request of each kind uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Check]
     checks += [await _check_port(settings), *_check_engines(settings)]
     for name, vendor in settings.vendors.items():
         checks.append(await _check_vendor(name, vendor))
+    checks += _check_prices(settings)
     checks += [*_check_network(settings), _check_public_address(settings), *await _check_ice(settings)]
     if environ.get("OPENAI_API_KEY") and not settings.vendors:
         advice = "`realtime init --preset openai` writes the lines that use it"
@@ -141,6 +152,20 @@ def _check_engines(settings: Settings) -> list[Check]:
         advice = 'pip install "infrai-realtime[local]"'
         checks.append(Check("embedded engines", "warn", f"not installed: {', '.join(missing)}", advice))
     return checks
+
+
+def _check_prices(settings: Settings) -> list[Check]:
+    """Models of vendors whose price for a plain request is not known."""
+    models = [model for model in offers(settings) if model.vendor in settings.vendors]
+    unknown = [f"{model.vendor}/{model.name}" for model in models if model.prices.cost(PLAIN[model.kind]) is None]
+    if not models or not unknown:
+        return [Check("prices", "ok", "every model has its price")] if models else []
+    shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    advice = (
+        "give the prices in [[models]] (input_cost_per_token, ...; 0 for your own server): without one a request's "
+        "cost is unknown, [limits] spend_usd_per_day does not count it, and the model stands in for no other"
+    )
+    return [Check("prices", "warn", f"not known: {shown}", advice)]
 
 
 async def _check_vendor(name: str, vendor: VendorSettings) -> Check:

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from realtime.doctor import Check, answers_stun, examine, parse_ice_url, worst
-from realtime.settings import IceSettings, LimitSettings, NetworkSettings, ServerSettings, Settings, VendorSettings
+from realtime.settings import (
+    IceSettings,
+    LimitSettings,
+    ModelSettings,
+    NetworkSettings,
+    ServerSettings,
+    Settings,
+    VendorSettings,
+)
 
 
 def settings_in(folder: Path, **parts: object) -> Settings:
@@ -73,6 +81,19 @@ async def test_a_vendor_is_asked_for_its_models(tmp_path: Path, status: int, sta
 async def test_a_vendor_that_is_not_there_fails(tmp_path: Path) -> None:
     vendor = VendorSettings(base_url="http://127.0.0.1:1/v1")
     assert (await found(settings_in(tmp_path, vendors={"local": vendor}), "vendor local")).state == "fail"
+
+
+async def test_models_without_a_price_are_named(tmp_path: Path) -> None:
+    vendor = VendorSettings(base_url="http://127.0.0.1:9/v1")
+    own = {"vendors": {"v": vendor}}
+    chat = ModelSettings(id="priced", vendor="v", kind="chat", input_cost_per_token=0, output_cost_per_token=0)
+    half = ModelSettings(id="half", vendor="v", kind="chat", input_cost_per_token=1e-6)
+    speech = ModelSettings(id="speech", vendor="v", kind="tts")
+    assert (await found(settings_in(tmp_path, models=[chat], **own), "prices")).state == "ok"
+    check = await found(settings_in(tmp_path, models=[chat, half, speech], **own), "prices")
+    assert (check.state, check.detail) == ("warn", "not known: v/half, v/speech")
+    assert check.advice is not None
+    assert [check for check in await examine(settings_in(tmp_path), {}) if check.name == "prices"] == []
 
 
 async def test_a_taken_port_fails(tmp_path: Path) -> None:

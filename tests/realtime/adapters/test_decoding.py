@@ -1,0 +1,107 @@
+"""Files made to burst: the child that opens one stays within 200 MB and 2 s of CPU, whatever comes of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+
+import av
+import numpy as np
+import pytest
+
+from realtime.adapters.decoding import MAX_PIXELS, MAX_SECONDS
+
+RSS_BYTES = 200 << 20
+CPU_S = 2.0
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the child is measured by wait4, in kilobytes")
+
+
+def silence(codec: str, form: str, hours: float, rate: int = 8000) -> bytes:
+    """Hours of silence, as small as the codec makes it."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.layout = "mono"  # type: ignore[union-attr]
+        size = 65_000 if codec == "flac" else 1152
+        zeros = np.zeros((1, size), np.int16)
+        for number in range(int(hours * 3600 * rate / size)):
+            frame = av.AudioFrame.from_ndarray(zeros, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = rate, number * size
+            if codec != "flac":
+                frame = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate).resample(frame)[0]  # type: ignore[union-attr]
+            container.mux(stream.encode(frame))  # type: ignore[union-attr]
+        container.mux(stream.encode(None))  # type: ignore[union-attr]
+    return out.getvalue()
+
+
+def png(width: int, height: int, rows: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packed = zlib.compressobj(9)
+    data = b"".join(packed.compress(bytes(1 + 3 * width)) for _ in range(rows)) + packed.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def text_bomb() -> bytes:
+    """A picture of one pixel whose comment unpacks to 250 MB."""
+    plain = png(1, 1, 1)
+    packed = zlib.compressobj(9)
+    data = b"Comment\0\0" + b"".join(packed.compress(bytes(1 << 20)) for _ in range(250)) + packed.flush()
+    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    return plain[:33] + chunk + plain[33:]
+
+
+def gif(width: int, height: int) -> bytes:
+    """A header that claims it all, and hardly any data."""
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
+    return head + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00;"
+
+
+BOMBS: dict[str, tuple[str, str, float, Callable[[], bytes]]] = {
+    "two hours of silence in flac": ("audio", "flac", MAX_SECONDS, lambda: silence("flac", "flac", 2)),
+    "eighteen minutes in mp3": ("audio", "mp3", MAX_SECONDS, lambda: silence("libmp3lame", "mp3", 0.3)),
+    "a picture of gigabytes": ("image", "png_pipe", MAX_PIXELS, lambda: png(30_000, 30_000, 2000)),
+    "as many pixels as are taken": ("image", "png_pipe", MAX_PIXELS, lambda: png(4_000, 4_000, 4_000)),
+    "a comment of 250 MB": ("image", "png_pipe", MAX_PIXELS, text_bomb),
+    "a gif that claims 65535 by 65535": ("image", "gif", MAX_PIXELS, lambda: gif(65_535, 65_535)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_child_stays_small_and_ends_soon(name: str) -> None:
+    what, form, limit, make = BOMBS[name]
+    data = make()
+    assert len(data) < 8 << 20
+    command = [sys.executable, "-I", "-m", "realtime.adapters.decoding_main", what, form, str(limit)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert child.stdin is not None
+    assert child.stdout is not None
+
+    def feed() -> None:
+        try:
+            child.stdin.write(data)  # type: ignore[union-attr]
+            child.stdin.close()  # type: ignore[union-attr]
+        except OSError:
+            pass  # it ended first
+
+    writer = threading.Thread(target=feed)
+    writer.start()
+    out = child.stdout.read()
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    writer.join()
+    child.stdout.close()
+    assert used.ru_maxrss * 1024 <= RSS_BYTES
+    assert used.ru_utime + used.ru_stime <= CPU_S
+    if out:
+        head = json.loads(out.partition(b"\n")[0])
+        assert head.get("error") or (head["width"], head["height"]) in ((4_000, 4_000), (1, 1))
