@@ -40,7 +40,7 @@ from realtime.gateway.cache import cache_key
 from realtime.gateway.chat_body import ChatBody, messages_of, request_of
 from realtime.gateway.idempotency import Claim, Stored
 from realtime.gateway.images import with_images
-from realtime.gateway.openapi import described
+from realtime.gateway.openapi import EVENTS, described
 from realtime.gateway.work import (
     Call,
     Gateway,
@@ -71,7 +71,9 @@ def chat_routes(gateway: Gateway) -> APIRouter:
             return await _answer_stream(request, call, body)
         return await answer_json(request, call, body, PATH, complete)
 
-    router.add_api_route(PATH, chat, methods=["POST"], **described("chat", ChatBody))
+    about = described("chat", ChatBody)
+    about["responses"][200]["content"] |= {"text/event-stream": {"example": EVENTS}}
+    router.add_api_route(PATH, chat, methods=["POST"], **about)
     return router
 
 

@@ -24,7 +24,9 @@ def model_routes(gateway: Gateway) -> APIRouter:
         await gateway.admit(request, "chat")
         return {"object": "list", "data": [_shown(gateway, model) for model in gateway.catalogue.offers]}
 
-    @router.get("/v1/ai/usage", operation_id="get_usage", summary="Usage of this key", responses=answers)
+    @router.get(
+        "/v1/ai/usage", operation_id="get_usage", summary="Usage of this key", responses=answers | problems(422)
+    )
     async def get_usage(request: Request, days: int = Query(1, ge=1, le=90)) -> dict[str, Any]:
         """By day (UTC), today first; days without use are left out. `unpriced`: requests whose cost is not known."""
         key = await gateway.admit(request, "chat")

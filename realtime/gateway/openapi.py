@@ -109,6 +109,13 @@ METADATA = {
 }  # fmt: skip
 USAGE = {"input_tokens": 14, "output_tokens": 48, "total_tokens": 62, "prompt_tokens": 14, "completion_tokens": 48}
 CHAT_ANSWER = {"content": "Rocco the raccoon …", "finish_reason": "stop", "usage": USAGE, "metadata": METADATA}
+EVENTS = """data: {"delta": {"role": "assistant", "content": "Rocco"}, "finish_reason": null, "index": 0}
+
+data: {"delta": {}, "index": 0, "finish_reason": "stop", "usage": {"input_tokens": 14}, "metadata": {}}
+
+data: [DONE]
+
+"""
 JOB: dict[int | str, dict[str, Any]] = {
     202: {"description": "A batch job that is not done yet; its address is in `Location`."}
 }
