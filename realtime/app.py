@@ -30,6 +30,7 @@ from realtime.local import open_store
 from realtime.noticed import is_loopback
 from realtime.observe.metrics import Metrics
 from realtime.observe.routes import health_routes
+from realtime.observe.watchdog import Watchdog
 from realtime.observe.webhooks import Webhooks
 from realtime.proxies import TrustedProxies
 from realtime.settings import Settings, data_folder
@@ -71,6 +72,7 @@ class Services:
     sessions: Sessions
     pacer: Pacer
     network: Network
+    watchdog: Watchdog
 
     def new_peer(self) -> Peer:
         limits = self.settings.limits
@@ -128,7 +130,10 @@ def create_app(settings: Settings, *, engines: Literal["instant"] | None = None)
     app.include_router(session_routes(services.sessions, services.authenticator, services.used_tokens))
     app.state.gateway = open_gateway(settings, services.catalogue, services.store, services.authenticator)
     app.include_router(gateway_routes(app.state.gateway))
-    app.include_router(health_routes(services.sessions, services.catalogue, services.pacer, services.metrics, VERSION))
+    health = health_routes(
+        services.sessions, services.catalogue, services.pacer, services.watchdog, services.metrics, VERSION
+    )
+    app.include_router(health)
     page = PageAccess(services.store, trust(settings, services.api_keys))
     app.include_router(web_routes(page, services.minter, settings, services.catalogue))
     return app
@@ -139,8 +144,8 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
     store = open_store(folder)
     catalogue = Catalogue(settings, override=engines)
     policy = Policy(settings, catalogue)
-    vad, metrics = Vad(), Metrics()
     webhooks = Webhooks(store, partial(hooks.endpoint, settings))
+    vad, metrics, watchdog = Vad(), Metrics(), Watchdog()
     tokens = Tokens(SigningKeys.load_or_create(folder), settings.token.issuer, settings.token.audience)
     api_keys, used_tokens, ice = ApiKeys(store), UsedTokens(store), settings.ice.config()
     return Services(
@@ -163,7 +168,7 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
         vad=vad,
         metrics=metrics,
         webhooks=webhooks,
-        sessions=Sessions(settings, catalogue, policy, vad, metrics, store, webhooks),
+        sessions=Sessions(settings, catalogue, policy, vad, metrics, store, webhooks, lambda: watchdog.lag_ms),
         pacer=Pacer(),
         network=Network(
             interfaces=settings.network.interfaces,
@@ -171,6 +176,7 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
             public_address=settings.network.public_address,
             include_loopback=is_loopback(settings.server.host),
         ),
+        watchdog=watchdog,
     )
 
 
@@ -184,9 +190,11 @@ async def _lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
     services.vad.load()
     await starting
     await services.webhooks.start()
+    services.watchdog.start()
     try:
         yield
     finally:
+        services.watchdog.stop()
         await services.sessions.drain()
         await services.webhooks.close()
         await services.catalogue.close()

@@ -253,6 +253,8 @@ class LimitSettings(Section):
     """`[limits]`: what one process takes on."""
 
     calls: Annotated[int, Field(ge=1)] = 50
+    loop_lag_ms: Annotated[float, Field(gt=0)] = 20.0
+    """While the 99th percentile of the event loop's lag over 10 s is more, no call is admitted."""
     connect_seconds: Annotated[float, Field(gt=0)] = 15.0
     inactivity_seconds: Annotated[float, Field(gt=0)] = 15.0
     retain_transcript_seconds: Annotated[int, Field(ge=0)] = 3600

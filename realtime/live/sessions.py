@@ -1,7 +1,8 @@
 """Every call of this process: open, find, drain, close. The only register of calls.
 
-Implements `signaling.calls.Calls`. Admission is a count: calls under way and offers being answered
-together never exceed `limits.calls`; the next one is refused, the running ones do not notice.
+Implements `signaling.calls.Calls`. Calls under way and offers being answered together never exceed
+`limits.calls`, and while the event loop lags more than `limits.loop_lag_ms` none is added: the next one
+is refused, the running ones do not notice.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -76,6 +77,7 @@ class Sessions:
         metrics: Metrics,
         store: Store,
         webhooks: Webhooks,
+        lag_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._settings = settings
         self._catalogue = catalogue
@@ -84,6 +86,7 @@ class Sessions:
         self._metrics = metrics
         self._store = store
         self._webhooks = webhooks
+        self._lag_ms = lag_ms
         self._calls: dict[str, Call] = {}
         self._reserved = 0
         self._draining = False
@@ -106,7 +109,12 @@ class Sessions:
     @property
     def accepts(self) -> bool:
         """Whether the next call would be admitted."""
-        return not self._draining and len(self._calls) + self._reserved < self.limit
+        return not self._draining and not self.full
+
+    @property
+    def full(self) -> bool:
+        """The number of calls, or the lag of the event loop, is at its limit."""
+        return len(self._calls) + self._reserved >= self.limit or self._lag_ms() > self._settings.limits.loop_lag_ms
 
     def reserve(self) -> AbstractContextManager[None]:
         """Hold a place while an offer is answered. Raises `Full`."""

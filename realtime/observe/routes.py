@@ -16,9 +16,12 @@ from realtime.adapters.base import EngineInfo
 from realtime.adapters.catalogue import Catalogue
 from realtime.live.sessions import RETRY_AFTER_S, Sessions
 from realtime.observe.metrics import Metrics
+from realtime.observe.watchdog import Watchdog
 
 
-def health_routes(sessions: Sessions, catalogue: Catalogue, pacer: Pacer, metrics: Metrics, version: str) -> APIRouter:
+def health_routes(
+    sessions: Sessions, catalogue: Catalogue, pacer: Pacer, watchdog: Watchdog, metrics: Metrics, version: str
+) -> APIRouter:
     router = APIRouter(tags=["health"])
     started = time.monotonic()
 
@@ -42,7 +45,11 @@ def health_routes(sessions: Sessions, catalogue: Catalogue, pacer: Pacer, metric
             "version": version,
             "uptime_seconds": round(time.monotonic() - started, 1),
             "calls": {"active": len(sessions), "limit": sessions.limit, "accepting": sessions.accepts},
-            "load": {"packet_lateness_ms": round(pacer.late_ms, 2), "speaking": pacer.members},
+            "load": {
+                "packet_lateness_ms": round(pacer.late_ms, 2),
+                "loop_lag_ms": round(watchdog.lag_ms, 2),
+                "speaking": pacer.members,
+            },
             "engines": [_engine(info) for info in [*catalogue.infos(), _vad_info()]],
             "webrtc": {"library": "aiortc", "version": metadata.version("aiortc")},
         }

@@ -1,0 +1,52 @@
+"""What the health routes answer while the server is full or draining."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from realtime.app import Services, create_app
+from realtime.observe.watchdog import Watchdog
+from realtime.settings import load
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    file = tmp_path / "realtime.toml"
+    file.write_text("[limits]\ncalls = 1\nloop_lag_ms = 20")
+    app = create_app(load(file, {"REALTIME_DATA": str(tmp_path)}), engines="instant")
+    with TestClient(app) as running:
+        yield running
+
+
+def test_ready_when_there_is_room(client: TestClient):
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_full_while_the_loop_lags_and_alive_all_the_same(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Watchdog, "lag_ms", 20.1)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "full"})
+    assert int(answer.headers["Retry-After"]) > 0
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/v1/ai/status").json()["load"]["loop_lag_ms"] == 20.1
+    monkeypatch.setattr(Watchdog, "lag_ms", 20.0)
+    assert client.get("/readyz").status_code == 200
+
+
+def test_full_when_every_place_is_taken(client: TestClient):
+    services: Services = client.app.state.services  # type: ignore[attr-defined]
+    with services.sessions.reserve():
+        assert client.get("/readyz").json() == {"status": "full"}
+    assert client.get("/readyz").status_code == 200
+
+
+def test_draining_says_so(client: TestClient):
+    services: Services = client.app.state.services  # type: ignore[attr-defined]
+    assert client.portal is not None
+    client.portal.call(services.sessions.drain)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+    assert client.get("/healthz").status_code == 200
