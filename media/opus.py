@@ -1,4 +1,4 @@
-"""Opus on the wire, PCM inside: one decoder and one encoder per call, both through PyAV's libopus.
+"""Opus on the wire, PCM inside: one decoder and one encoder per call, both libopus itself.
 
 The decoder turns any packet a caller may send, mono or stereo, 2.5 to 120 ms, into 16 kHz mono with
 exactly a third of the packet's 48 kHz samples, and makes up sound for a packet that never came. The
@@ -9,16 +9,12 @@ ever be left unusable by what a caller sends: a bad payload raises `OpusError`, 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from pathlib import Path
 from typing import Final
 
-import av
-import av.error
 import numpy as np
-import numpy.typing as npt
 
-from media.audio import FRAME_OUT, RATE_OUT, Pcm
+from media import libopus
+from media.audio import FRAME_OUT, RATE_IN, RATE_OUT, Pcm
 
 _RATE: Final = 48_000
 _MAX_PAYLOAD: Final = 4000
@@ -29,6 +25,14 @@ _MAX_SAMPLES: Final = 5760
 """48 kHz samples in a packet: 120 ms (RFC 6716 section 3.4, R5)."""
 _MAX_CONCEAL: Final = _RATE
 """48 kHz samples concealed by one call: a second, far more than any sense in it."""
+
+_DOWN: Final = _RATE // RATE_IN
+_SHORTEST: Final = RATE_IN // 400
+"""16 kHz samples in the shortest frame, 2.5 ms."""
+_MOST: Final = _MAX_SAMPLES // _DOWN
+"""16 kHz samples that are decoded or concealed at once."""
+_MAX_PACKET: Final = _MAX_FRAME + 1
+"""Bytes in a packet of one frame."""
 
 SILENCE_PACKET: Final = b"\xd8\xff\xfe"
 """20 ms of digital silence: what `OpusEncoder` itself gives for zeros (CELT, 12 kHz wide, mono)."""
@@ -73,144 +77,70 @@ class OpusDecoder:
     """The decoder of one call. Output is 16 kHz mono int16, a third as many samples as at 48 kHz."""
 
     def __init__(self) -> None:
-        self._codec = _open_decoder()
-        self._third = _Third()
-        self._toc = SILENCE_PACKET[0]
+        opus = libopus.library()
+        self._decode = opus.opus_decode
+        self._state = ctypes.create_string_buffer(opus.opus_decoder_get_size(1))
+        self._start()
+
+    def _start(self) -> None:
+        if libopus.library().opus_decoder_init(self._state, RATE_IN, 1) != libopus.OK:
+            raise RuntimeError("libopus takes no 16 kHz mono")
 
     def decode(self, payload: bytes) -> Pcm:
         """1 to 1,920 samples. Raises `OpusError`; the decoder stays usable."""
-        samples = packet_samples(payload)
+        samples = packet_samples(payload) // _DOWN
         if len(payload) > _MAX_PAYLOAD or (not payload[0] & 3 and len(payload) > _MAX_FRAME + 1):
             raise OpusError("oversized payload")
-        pcm = self._run(payload)
-        if len(pcm) != samples:
-            raise OpusError("not as long as it says")
-        # One frame of the same kind: its first byte alone asks libopus for concealment.
-        self._toc = payload[0] & 0xFC
-        return self._third.push(pcm)
+        return self._run(payload, samples)
 
     def conceal(self, samples_48k: int) -> Pcm:
         """Sound for a packet that never came: `samples_48k` // 3 samples, from what was heard last."""
-        wanted = min(max(0, samples_48k), _MAX_CONCEAL)
+        wanted = min(max(0, samples_48k), _MAX_CONCEAL) // _DOWN
         pieces = []
-        missing = wanted - wanted % 3
-        while missing > 0:
-            pcm = self._run(bytes((self._toc,)))[:missing]
-            pieces.append(self._third.push(pcm))
-            missing -= len(pcm)
+        while wanted > 0:
+            # libopus makes whole multiples of 2.5 ms.
+            size = min(wanted, _MOST)
+            pieces.append(self._run(None, -(-size // _SHORTEST) * _SHORTEST)[:size])
+            wanted -= size
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
-    def _run(self, payload: bytes) -> Pcm:
-        try:
-            # Never an empty packet: to ffmpeg that is the end of the stream.
-            (frame,) = self._codec.decode(av.Packet(payload))
-        except av.error.InvalidDataError as error:
-            # libopus looks a packet over before it touches its state: what was heard last is still there.
-            raise OpusError("not Opus") from error
-        except (av.error.FFmpegError, ValueError) as error:
-            self._codec = _open_decoder()
-            raise OpusError("the decoder failed") from error
-        samples: Pcm = np.frombuffer(memoryview(frame.planes[0]), np.int16, frame.samples)
-        return samples
-
-
-def _open_decoder() -> av.AudioCodecContext:
-    # "opus" would be ffmpeg's own decoder, which does not conceal. ffmpeg's libopus wrapper always
-    # gives 48 kHz, whatever sample rate it is asked for; mono it does honour, for stereo packets too.
-    codec = av.CodecContext.create("libopus", "r")
-    assert isinstance(codec, av.AudioCodecContext)
-    codec.sample_rate = _RATE
-    codec.layout = "mono"
-    codec.open()
-    return codec
-
-
-_TAPS: Final = 96
-"""Filter length: -0.5 dB at 7 kHz, below -60 dB from 9 kHz; delays by 1 ms, and keeps nothing back."""
-_BLOCK_IN: Final = 120
-"""48 kHz samples in one row of the product: 2.5 ms, which every Opus frame is a multiple of."""
-_BLOCK_OUT: Final = _BLOCK_IN // 3
-
-
-def _third_matrix() -> npt.NDArray[np.float32]:
-    """Column j weighs a row of `_TAPS` past and `_BLOCK_IN` new samples into its j-th output sample."""
-    time = np.arange(_TAPS) - (_TAPS - 1) / 2
-    taps = np.sinc(2 * 7900 / _RATE * time) * np.kaiser(_TAPS, 6.0)
-    taps /= taps.sum()
-    matrix = np.zeros((_TAPS + _BLOCK_IN, _BLOCK_OUT), np.float32)
-    for column in range(_BLOCK_OUT):
-        end = _TAPS + 3 * column + 3
-        matrix[end - _TAPS : end, column] = taps
-    return matrix
-
-
-_MATRIX: Final = _third_matrix()
-
-
-class _Third:
-    """48 kHz to 16 kHz by one small matrix product: 9 us per 20 ms where `av.AudioResampler` takes 18,
-    and the sample count is exact at once (swresample holds back 1 ms of the first frame)."""
-
-    def __init__(self) -> None:
-        self._tail = np.zeros(_TAPS, np.float32)
-
-    def push(self, pcm: Pcm) -> Pcm:
-        """A third of the samples (rounded down; whole for every Opus frame)."""
-        rows = -(-len(pcm) // _BLOCK_IN)
-        held = np.empty(_TAPS + rows * _BLOCK_IN, np.float32)
-        held[:_TAPS] = self._tail
-        end = _TAPS + len(pcm)
-        held[_TAPS:end] = pcm
-        held[end:] = 0
-        self._tail = held[end - _TAPS : end]
-        # Overlapping rows, copied because BLAS takes none such. (`as_strided` says the same in five times the time.)
-        windows = np.ndarray((rows, _TAPS + _BLOCK_IN), np.float32, held, 0, (4 * _BLOCK_IN, 4))
-        out = np.dot(windows.copy(), _MATRIX)
-        # Clipped before the cast: out of range it is undefined, and wraps on some processors.
-        np.rint(out, out=out)
-        np.minimum(out, 32767, out=out)
-        np.maximum(out, -32768, out=out)
-        thirds: Pcm = out.astype(np.int16).reshape(-1)[: len(pcm) // 3]
-        return thirds
-
-
-@cache
-def _spare_threads() -> None:
-    """Tell ffmpeg that there is one processor. PyAV puts a filter graph before every encoder, and ffmpeg starts
-    up to 16 threads for each, one a processor, that never get anything to do."""
-    package = Path(av.__file__).parent
-    for library in (*package.parent.glob("av.libs/*avutil*"), *package.glob(".dylibs/*avutil*")):
-        # The one that is loaded already. Where PyAV was built against a system's own, its threads stay.
-        ctypes.CDLL(str(library)).av_cpu_force_count(1)
+    def _run(self, payload: bytes | None, samples: int) -> Pcm:
+        """`samples` of sound; libopus is told that there is room for no more."""
+        pcm: Pcm = np.empty(samples, np.int16)
+        size = len(payload) if payload is not None else 0
+        got = self._decode(self._state, payload, size, pcm.ctypes.data, samples, 0)
+        if got == samples:
+            return pcm
+        if got == libopus.INTERNAL_ERROR:
+            self._start()
+            raise OpusError("the decoder failed")
+        # libopus looks a packet over before it touches its state: what was heard last is still there.
+        raise OpusError("not Opus" if got < 0 else "not as long as it says")
 
 
 class OpusEncoder:
     """The encoder of one call: 20 ms of 24 kHz mono in, one packet out.
 
-    `bitrate`: bits per second, 6,000 to 510,000. `complexity`: 0 to 10. CELT only ("lowdelay"): a
+    `bitrate`: bits per second, 6,000 to 510,000. `complexity`: 0 to 10. CELT only ("low delay"): a
     third of the cost of speech mode and 4 ms less look-ahead, at the price of in-band FEC.
     """
 
     def __init__(self, bitrate: int = 48_000, complexity: int = 5) -> None:
-        _spare_threads()
-        codec = av.CodecContext.create("libopus", "w")
-        assert isinstance(codec, av.AudioCodecContext)
-        codec.sample_rate = RATE_OUT
-        codec.layout = "mono"
-        codec.format = "s16"
-        codec.bit_rate = bitrate
-        codec.options = {"application": "lowdelay", "compression_level": str(complexity), "frame_duration": "20"}
-        codec.open()
-        self._codec = codec
-        self._frame = av.AudioFrame(format="s16", layout="mono", samples=FRAME_OUT)
-        self._frame.sample_rate = RATE_OUT
+        opus = libopus.library()
+        self._encode = opus.opus_encode
+        self._state = ctypes.create_string_buffer(opus.opus_encoder_get_size(1))
+        self._packet = ctypes.create_string_buffer(_MAX_PACKET)
+        failed = opus.opus_encoder_init(self._state, RATE_OUT, 1, libopus.APPLICATION_RESTRICTED_LOWDELAY)
+        for request, value in ((libopus.SET_BITRATE, bitrate), (libopus.SET_COMPLEXITY, complexity)):
+            failed = failed or opus.opus_encoder_ctl(self._state, request, ctypes.c_int(value))
+        if failed:
+            raise ValueError(f"libopus takes no {bitrate} bits per second at complexity {complexity}")
 
     def encode(self, frame: Pcm) -> bytes:
         """Exactly 480 samples. Raises `ValueError` for anything else."""
         if frame.dtype != np.int16 or frame.shape != (FRAME_OUT,):
             raise ValueError("a frame is 480 int16 samples")
-        # libopus has read the samples when `encode` returns, so one frame object serves them all.
-        self._frame.planes[0].update(frame.tobytes())
-        self._frame.pts = None
-        packets = self._codec.encode(self._frame)
-        return bytes(packets[0])
+        size = self._encode(self._state, frame.tobytes(), FRAME_OUT, self._packet, _MAX_PACKET)
+        if size < 0:
+            raise RuntimeError(f"libopus failed with {size}")
+        return ctypes.string_at(self._packet, size)

@@ -39,7 +39,7 @@ TONE_HZ: Final = 440.0
 _QUALITY: Final = "for measuring only: has nothing to do with what was said"
 
 
-def _tone() -> Pcm:
+def tone() -> Pcm:
     """One chunk at -12 dBFS. It holds whole waves, so that chunks follow each other without a seam."""
     wave = np.sin(np.arange(int(RATE_OUT * CHUNK_S)) * (2 * math.pi * TONE_HZ / RATE_OUT))
     pcm: Pcm = (wave * 32767 * 10 ** (-12 / 20)).astype(np.int16)
@@ -113,7 +113,7 @@ class InstantVoice(_Ready):
     info = EngineInfo(name="instant", kind="tts", vendor="instant", model="instant", quality=_QUALITY)
 
     def __init__(self) -> None:
-        self._chunk = _tone()
+        self._chunk = tone()
 
     @property
     def voices(self) -> Sequence[str]:

@@ -192,7 +192,7 @@ class TestConceal:
         assert len(pcm) == 320
         frequency, level = tone_at(pcm)
         assert frequency == pytest.approx(440, abs=60)
-        assert level > 2000
+        assert level > 1500  # SILK lets a steady tone fade at once
         assert len(decoder.decode(packets[31])) == 320
 
     @pytest.mark.parametrize("frame_ms", [2.5, 10, 20, 60, 120])

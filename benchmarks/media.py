@@ -1,0 +1,163 @@
+"""How many calls one core carries: this server, stock aiortc beside it, and the limit in C, in one run.
+
+    python -m benchmarks.media [--calls 75] [--seconds 60] [--duplex-calls 20] [--write docs/performance.md]
+
+Each server is pinned to one core, the callers (`load`) to the others. CPU time is the server's own, so the figures
+hold on a machine that is not quiet too; lateness does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import limit, machine, report
+from benchmarks.figures import Json
+from benchmarks.server import _free_port, _is_ready, serve
+
+CONFIG = "[limits]\ncalls = 2000\ntokens_per_minute = 100000\nloop_lag_ms = 1000\n"
+"""The load is given, not admitted: what is measured is what it costs."""
+_MARK = "<!-- media -->"
+
+
+def measure(
+    *,
+    calls: int,
+    seconds: float,
+    duplex_calls: int,
+    duplex_seconds: float,
+    stock_calls: int,
+    say: Callable[[str], None],
+) -> Json:
+    cores = machine.available_cores()
+    own, others = (cores[:1], cores[1:]) if len(cores) > 1 else ([], [])
+    with serve(config=CONFIG, cores=own) as server:
+        say(f"{calls} calls in conversation")
+        talking = _load(server.url, server.api_key, server.pid, calls, seconds, others, duplex=False)
+    with serve(config=CONFIG, cores=own) as server, _stock(own) as (url, pid):
+        say(f"{duplex_calls} calls at full duplex, then {stock_calls} of stock aiortc")
+        both = _load(server.url, server.api_key, server.pid, duplex_calls, duplex_seconds, others, duplex=True)
+        stock = _load(url, "none", pid, stock_calls, duplex_seconds, others, duplex=True)
+    say("the limit in C")
+    c = limit.measure()
+    ratio = stock["ms_per_call_second"] / both["ms_per_call_second"]
+    result: Json = {"conversation": talking, "duplex": both, "stock_duplex": stock, "limit": c}
+    result["ratio_to_stock"] = round(ratio, 2)
+    if c is not None:
+        result["share_of_limit"] = round(c["ms_per_call_second"] / both["ms_per_call_second"], 2)
+    return result
+
+
+def _load(url: str, key: str, pid: int, calls: int, seconds: float, cores: Sequence[int], *, duplex: bool) -> Json:
+    command = [sys.executable, "-m", "benchmarks.load", url, key, "--pid", str(pid)]
+    command += ["--calls", str(calls), "--seconds", str(seconds), *(["--duplex"] if duplex else [])]
+    mine = machine.available_cores()
+    machine.pin(cores)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + calls + 120)
+    finally:
+        machine.pin(mine)
+    found: Json = json.loads(done.stdout)
+    return found
+
+
+@contextmanager
+def _stock(cores: Sequence[int]) -> Iterator[tuple[str, int]]:
+    port = _free_port()
+    mine = machine.available_cores()
+    machine.pin(cores)
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.stock", str(port)], env=dict(os.environ))
+    finally:
+        machine.pin(mine)
+    try:
+        deadline = time.monotonic() + 30
+        while not _is_ready(port):
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise RuntimeError("stock aiortc did not start")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def table(result: Json) -> str:
+    """The results as a Markdown section."""
+    head = "| load | calls | server CPU, ms a call and second | calls a core | lateness p50 / p95 / p99, ms | lost |"
+    rows = [head, "| --- | --- | --- | --- | --- | --- |"]
+    for key, name in (
+        ("conversation", "conversation: caller 40 %, bot 40 %"),
+        ("duplex", "full duplex"),
+        ("stock_duplex", "full duplex, stock aiortc"),
+    ):
+        one = result[key]
+        late = " / ".join(str(one["lateness_ms"].get(rank, "–")) for rank in ("p50", "p95", "p99"))
+        cost = f"{one['ms_per_call_second']} | {one['calls_per_core']}"
+        rows.append(f"| {name} | {one['calls']} | {cost} | {late} | {one['packets_missing']} |")
+    c = result["limit"]
+    if c is not None:
+        rows.append(f"| libopus and libsrtp in C | – | {c['ms_per_call_second']} | {c['calls_per_core']} | – | – |")
+    share = f", {result['share_of_limit']:.0%} of what C reaches" if "share_of_limit" in result else ""
+    return "\n".join(
+        [
+            _MARK,
+            "## Many calls on one core",
+            "",
+            "`python -m benchmarks.media`: the server is pinned to one core and runs `--engines instant`; detector, "
+            "recogniser, encoder and events are all on.",
+            "",
+            *rows,
+            "",
+            f"At full duplex one core carries {result['ratio_to_stock']} times what stock aiortc does{share}.",
+            _MARK,
+        ]
+    )
+
+
+def write(result: Json, page: Path) -> None:
+    """Put the section into the page, in place of the one before."""
+    text = page.read_text()
+    before, _, rest = text.partition(_MARK)
+    _, _, after = rest.partition(_MARK)
+    page.write_text(f"{before.rstrip()}\n\n{table(result)}\n{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.media", description=__doc__)
+    parser.add_argument("--calls", type=int, default=75)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--duplex-calls", type=int, default=40)
+    parser.add_argument("--duplex-seconds", type=float, default=20)
+    parser.add_argument("--stock-calls", type=int, default=12)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--write", type=Path, metavar="FILE")
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args()
+    neighbours = machine.Neighbours()
+    result = measure(
+        calls=options.calls,
+        seconds=options.seconds,
+        duplex_calls=options.duplex_calls,
+        duplex_seconds=options.duplex_seconds,
+        stock_calls=options.stock_calls,
+        say=report.progress(options),
+    )
+    whole = {"machine": machine.describe(), "others_cores": neighbours.cores(), "media": result}
+    print(json.dumps(whole, indent=2))
+    print(table(result), file=sys.stderr)
+    if options.json:
+        options.json.write_text(json.dumps(whole, indent=2) + "\n")
+    if options.write:
+        write(result, options.write)
+
+
+if __name__ == "__main__":
+    main()
