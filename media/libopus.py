@@ -1,7 +1,7 @@
 """libopus itself, through ctypes: the library that PyAV brings along, else the system's.
 
 PyAV's own wrapper costs as much again as the codec, always decodes to 48 kHz, and cannot decode in-band
-FEC (docs/media.md has the figures). States live in memory that Python owns, so nothing is to be
+FEC. States live in memory that Python owns, so nothing is to be
 closed. Calls keep the GIL: they take some 20 us, and giving it up costs more when others want it.
 
 Functions and constants: opus.h and opus_defines.h of libopus 1.3 and later (RFC 6716).
