@@ -14,6 +14,9 @@ import pytest
 from tests.calls.server import Server
 
 sync_api = pytest.importorskip("playwright.sync_api", reason='playwright is not installed: pip install -e ".[test]"')
+PATIENCE_MS = 20_000
+"""Speech that is waited for takes 3 s on an idle machine; playwright's 5 s are too short for a busy one."""
+sync_api.expect.set_options(timeout=PATIENCE_MS)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 AUDIO = Path(__file__).parents[1] / "audio"
 MICROPHONE_HZ = 48_000
@@ -89,7 +92,7 @@ def new_page(browser: sync_api.Browser, request: pytest.FixtureRequest) -> Itera
 
     def make(url: str | None = None, *, script: str = "", **options: object) -> sync_api.Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         if script:
             context.add_init_script(script)

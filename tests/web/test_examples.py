@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import re
 import socketserver
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +73,35 @@ def test_a_voice_button_on_a_page_of_another_origin(voice_button: tuple[int, str
     expect(page.locator("#answer")).to_have_text("Hello! I am well, thank you.")
     page.get_by_role("button", name="Hang up").click()
     expect(page.get_by_role("button", name="Talk")).to_be_visible()
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/browser.md"])
+def test_ten_lines_are_a_voice_app(instant: Server, new_page: NewPage, tmp_path: Path, document: str) -> None:
+    """The lines as they stand in the document, but for the address and the key; and nothing else on the page."""
+    lines = re.findall(r"```html\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)[0]
+    assert len([line for line in lines.splitlines() if not line.strip().startswith("//")]) <= 10
+    with served(tmp_path) as port:
+        key = page_key(instant, f"http://localhost:{port}")
+        lines = re.sub(r"https?://[a-z.:0-9]+(?=/client\.js)", instant.url, lines).replace("ifr_pk_proj_...", key)
+        (tmp_path / "index.html").write_text(lines, encoding="utf-8")
+        page = new_page(f"http://localhost:{port}/")
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Talk").click()
+        expect(page.locator("#words")).to_have_text(re.compile("instant engine"))
+        with page.expect_event("dialog") as told:
+            end_calls(instant)
+        assert told.value.message == "The call was ended by whoever runs the server."
+
+
+def end_calls(server: Server) -> None:
+    """As whoever runs the server may."""
+    url, headers = f"{server.url}/v1/ai/realtime/sessions", {"Authorization": f"Bearer {API_KEY}"}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        calls = json.load(answer)["data"]
+    for call in calls:
+        one = urllib.request.Request(f"{url}/{call['session_id']}", headers=headers, method="DELETE")
+        with suppress(urllib.error.HTTPError):  # it may have ended meanwhile
+            urllib.request.urlopen(one, timeout=10).close()
 
 
 def test_the_key_of_a_page_is_of_no_use_on_another_page(voice_button: tuple[int, str], new_page: NewPage) -> None:
