@@ -15,12 +15,13 @@ lint: .venv/ready ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN
 # Suites that `make test` leaves out: foreign peers and browsers, long runs.
 suite = if ls $(1)/test_*.py >/dev/null 2>&1; then $(PYTEST) $(1) $(ARGS); else echo "$(1) has no tests yet"; fi
 
-# The tests of the page need Debian's Chromium, Firefox and coturn. What cannot be installed is skipped, and said so.
+# Foreign programs of Debian's that make interop tests with. What cannot be installed is skipped, and said so.
 apt = $$(test "$$(id -u)" = 0 || echo sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120
 browsers:
-	@command -v chromium >/dev/null && command -v firefox-esr >/dev/null && command -v turnserver >/dev/null \
-	  || { echo "Installing Chromium, Firefox and coturn for the tests of the page"; $(apt) update \
-	  && $(apt) install -y --no-install-recommends chromium fonts-dejavu-core firefox-esr coturn >/dev/null; } \
+	@missing=; for each in chromium firefox-esr turnserver:coturn caddy debootstrap; do \
+	  PATH="$$PATH:/usr/sbin" command -v "$${each%%:*}" >/dev/null || missing="$$missing $${each##*:}"; done; \
+	test -z "$$missing" || { echo "Installing for the tests:$$missing"; \
+	  $(apt) update && $(apt) install -y --no-install-recommends $$missing fonts-dejavu-core >/dev/null; } \
 	  || echo "Not all of them could be installed: the tests that need them will be skipped"
 
 .venv/ready: pyproject.toml constraints.txt
