@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -73,7 +73,7 @@ class CallHandle(Protocol):
 class Calls(Protocol):
     """The register of calls, which a higher room implements."""
 
-    def reserve(self) -> AbstractContextManager[None]:
+    def reserve(self) -> ExitStack:
         """Hold one place while an offer is answered. Raises `Full`."""
 
     async def open(
@@ -83,9 +83,13 @@ class Calls(Protocol):
         session: Mapping[str, Any],
         caller: Caller = ...,
         *,
+        place: ExitStack | None = ...,
         greeting: str | None = None,
     ) -> CallHandle:
-        """Begin a conversation on a leg that is about to be answered; attaches to it. `greeting`: for the agent's."""
+        """Begin a conversation on a leg that is about to be answered; attaches to it.
+
+        `place`: the reserved one, which the call takes over. `greeting`: for the agent's.
+        """
 
     def find(self, id_: str) -> CallHandle | None:
         """By the id of the call or of its session."""
@@ -233,10 +237,10 @@ class CallRoutes:
             claims = replace(claims, model=self._known_model(session.get("model")))
         if claims.reusable:
             claims = replace(claims, session_id=new_session_id())
-        with self._calls.reserve():
+        with self._calls.reserve() as place:
             peer = self._new_peer()
             try:
-                handle = await self._calls.open(peer, claims, session)
+                handle = await self._calls.open(peer, claims, session, place=place)
                 answer = dress_answer(await self._negotiate(peer, offer), offer)
                 answered = _Answered(handle.id, answer)
                 if await request.is_disconnected():

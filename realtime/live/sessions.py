@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -116,20 +116,18 @@ class Sessions:
         """The number of calls, or the lag of the event loop, is at its limit."""
         return len(self._calls) + self._reserved >= self.limit or self._lag_ms() > self._settings.limits.loop_lag_ms
 
-    def reserve(self) -> AbstractContextManager[None]:
-        """Hold a place while an offer is answered. Raises `Full`."""
+    def reserve(self) -> ExitStack:
+        """Hold a place until it is closed: by `open`, whose call takes it over, else by who holds it. Raises `Full`."""
         if not self.accepts:
             self._metrics.call_refused()
             raise Full(RETRY_AFTER_S)
         self._reserved += 1
-        return self._reservation()
+        place = ExitStack()
+        place.callback(self._release)
+        return place
 
-    @contextmanager
-    def _reservation(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._reserved -= 1
+    def _release(self) -> None:
+        self._reserved -= 1
 
     async def open(
         self,
@@ -138,9 +136,12 @@ class Sessions:
         session: Mapping[str, Any],
         caller: Caller = OVER_WEBRTC,
         *,
+        place: ExitStack | None = None,
         greeting: str | None = None,
     ) -> Call:
         """Begin a conversation on `leg`. The leg has not been answered yet: `on_open` is still to come.
+
+        `place`: from `reserve`.
 
         Raises `InvalidRequest` when `session` is not valid for the agent.
         """
@@ -167,6 +168,8 @@ class Sessions:
         )
         call = Call(number, claims.session_id, leg, claims, live, caller, variables=variables)
         self._calls[number] = call
+        if place is not None:
+            place.close()
         self._metrics.call_opened()
         if agent.max_call_seconds is not None:
             config.expires_at = int(time.time() + agent.max_call_seconds)

@@ -76,10 +76,10 @@ class WebSocketRoutes:
         wanted: dict[str, Any] = {"model": model} if model else {}
         wanted |= {"type": "transcription"} if intent == "transcription" else {}
         session = wanted | dict(await self._load_session(claims.session_id))
-        with self._sessions.reserve():
+        with self._sessions.reserve() as place:
             claims = await self._admit(claims)
             leg = SocketLeg()
-            call = await self._sessions.open(leg, claims, session, Caller("websocket"))
+            call = await self._sessions.open(leg, claims, session, Caller("websocket"), place=place)
             try:
                 await socket.accept(_protocol(socket))
             except BaseException:

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -141,11 +142,11 @@ class TelephonyRoutes:
     async def socket(self, socket: WebSocket, name: str) -> None:
         line = self._line(name)
         self._check_upgrade(socket, line)
-        with self._calls.reserve():
+        with self._calls.reserve() as place:
             stream = line.carrier.stream(line.codec)
             await socket.accept(_protocol(socket, stream))
             try:
-                opened = await self._open(socket, line, stream)
+                opened = await self._open(socket, line, stream, place)
             except (CarrierError, CallError, TimeoutError, WebSocketDisconnect, Full) as error:
                 why = error.reason or error.code if isinstance(error, CallError) else error
                 log.warning("%s: a socket was closed before its call began: %r", line.name, why)
@@ -173,7 +174,9 @@ class TelephonyRoutes:
                 reason=f"{line.name}: {'wrong' if signed is False else 'no'} signature for {web.urls[0]}",
             )
 
-    async def _open(self, socket: WebSocket, line: Line, stream: Stream) -> tuple[CarrierLeg, list[Message]]:
+    async def _open(
+        self, socket: WebSocket, line: Line, stream: Stream, place: ExitStack
+    ) -> tuple[CarrierLeg, list[Message]]:
         async with asyncio.timeout(START_S):
             started, early = await _handshake(socket, stream)
             incoming = await self._expected.open(line.name, started.token, started.call_id)
@@ -194,7 +197,7 @@ class TelephonyRoutes:
             expires_at=now + CLAIMS_SECONDS,
         )
         leg = CarrierLeg(stream, started, self._pacer, patience=line.patience, transfer=self._transfer(line, started))
-        await self._calls.open(leg, claims, {}, caller, greeting=line.greeting)
+        await self._calls.open(leg, claims, {}, caller, place=place, greeting=line.greeting)
         log.info(
             "%s opens call=%s session=%s from=%s",
             line.name,

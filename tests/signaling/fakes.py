@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,26 +102,25 @@ class FakeCalls:
         self.opened: list[FakeCall] = []
         self.reserved = 0
 
-    def reserve(self) -> AbstractContextManager[None]:
+    def reserve(self) -> ExitStack:
         if self.reserved + len(self.calls) >= self.limit:
             raise Full(4.2)
         self.reserved += 1
-        return self._held()
+        place = ExitStack()
+        place.callback(self._release)
+        return place
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.reserved -= 1
+    def _release(self) -> None:
+        self.reserved -= 1
 
-    async def open(self, leg: FakePeer, claims: Claims, session: Mapping[str, Any]) -> FakeCall:
+    async def open(self, leg: FakePeer, claims: Claims, session: Mapping[str, Any], *, place: ExitStack) -> FakeCall:
         id_ = call_id(claims.session_id)
         call = FakeCall(id_, claims.session_id, leg, claims, session, FakeListener(self, id_))
         leg.attach(call.listener)
         if self.error is not None:
             raise self.error
         self.calls[call.id] = call
+        place.close()
         self.opened.append(call)
         return call
 
