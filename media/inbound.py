@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from media.audio import RATE_IN, Pcm
+from media.dtmf import Keys
 from media.jitter import JitterBuffer, Piece, PieceKind
 from media.opus import OpusDecoder, OpusError
 from media.rtp import ReceiverStatistics, RtpError, RtpPacket
@@ -28,13 +29,25 @@ _CATCH_UP_S = 0.03
 
 
 class Inbound:
-    """`payload_type`: of the negotiated Opus. `on_audio(pcm, arrived_at)`: as `LegListener.on_audio`."""
+    """`payload_type`: of the negotiated Opus. `on_audio(pcm, arrived_at)`: as `LegListener.on_audio`.
+    `key_type`: of the negotiated key events, which `on_key` is told.
+    """
 
-    def __init__(self, payload_type: int, on_audio: Callable[[Pcm, float], None]) -> None:
+    def __init__(
+        self,
+        payload_type: int,
+        on_audio: Callable[[Pcm, float], None],
+        *,
+        key_type: int | None = None,
+        on_key: Callable[[str], None] = lambda key: None,
+    ) -> None:
         self._payload_type = payload_type
         self._on_audio = on_audio
+        self._key_type = key_type
+        self._on_key = on_key
+        self._keys = Keys()
         self._decoder = OpusDecoder()
-        self._jitter = JitterBuffer(clock_rate=CLOCK_RATE)
+        self._jitter = JitterBuffer(clock_rate=CLOCK_RATE, soundless_type=key_type)
         self.statistics = ReceiverStatistics(CLOCK_RATE)
         self.bytes_received = 0
         self.packets_unknown = 0
@@ -72,8 +85,12 @@ class Inbound:
             self.packets_unknown += 1
             return
         if packet.payload_type != self._payload_type:
-            self.packets_unknown += 1
-            return
+            if packet.payload_type != self._key_type:
+                self.packets_unknown += 1
+                return
+            key = self._keys.press(packet)
+            if key is not None:
+                self._on_key(key)
         self.bytes_received += len(packet.payload)
         self.statistics.add(packet, now)
         for piece in self._jitter.add(packet, now):

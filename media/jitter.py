@@ -96,7 +96,8 @@ class JitterBuffer:
     """The receive side of one call.
 
     `clock_rate`: Hz of the RTP timestamps, a divisor of 48,000. `duration`: 48 kHz samples in a
-    payload; where it raises `ValueError`, or is out of range, 20 ms are assumed.
+    payload; where it raises `ValueError`, or is out of range, 20 ms are assumed. `soundless_type`:
+    payload type of packets that take a sequence number and hold no sound (keys of a telephone).
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class JitterBuffer:
         max_fill_ms: float = 1000.0,
         max_quiet_ms: float = 2000.0,
         duration: Callable[[bytes], int] = packet_samples,
+        soundless_type: int | None = None,
     ) -> None:
         if clock_rate <= 0 or _RATE % clock_rate:
             raise ValueError("the clock rate must divide 48000")
@@ -117,6 +119,7 @@ class JitterBuffer:
         self._max_fill = round(max_fill_ms * _RATE / 1000)
         self._max_quiet = round(max_quiet_ms * _RATE / 1000)
         self._duration = duration
+        self._soundless_type = soundless_type
 
         self._flow = Flow.WAITING
         self._ssrc = 0
@@ -236,6 +239,12 @@ class JitterBuffer:
 
     def _play(self, packet: RtpPacket, arrived: float, now: float, out: list[Piece]) -> None:
         """The next packet in sequence goes out, after the silence its timestamp leaves before it."""
+        if packet.payload_type == self._soundless_type:
+            # All packets of a press have its timestamp: they say nothing of when the next is due.
+            self._next += 1
+            self._highest = max(self._highest, self._next - 1)
+            self._flow = Flow.FLOWING
+            return
         gap = _signed(packet.timestamp - self._next_timestamp, 32) * self._factor
         if gap:
             self._bridge(gap, now, out)

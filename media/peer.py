@@ -1,7 +1,6 @@
 """A WebRTC leg: one peer connection, its audio both ways and its text channel.
 
-aiortc does ICE, DTLS and SCTP; audio is ours: packets are decrypted and decoded where their datagram
-arrives, and encoded, encrypted and sent where the pacer ticks. A call owns no thread, and no task but
+aiortc does ICE, DTLS and SCTP; audio is ours (`media.stream`). A call owns no thread, and no task but
 the three of aiortc. Nothing that a caller sends may raise out of here, or reach another call.
 
     NEW --answer, offer--> NEGOTIATING --described--> CONNECTING --DTLS up--> OPEN
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -22,17 +20,17 @@ from enum import Enum
 from typing import Any, ParamSpec
 
 from aiortc import RTCDtlsTransport, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver, RTCSessionDescription
-from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpRrPacket, RtcpSrPacket
 from aiortc.sdp import candidate_from_sdp
 
-from media import aiortc_private
+from media import aiortc_private, dtmf
 from media.audio import Pcm
-from media.inbound import Inbound
+from media.inbound import CLOCK_RATE, Inbound
 from media.leg import Abilities, LegListener
 from media.network import Network, NetworkError
 from media.outbound import Outbound
 from media.pacer import Pacer
 from media.playout import Playout, PlayoutEvent
+from media.stream import AudioStream, Refused
 from media.text import LABEL, TextChannel
 
 logger = logging.getLogger(__name__)
@@ -41,8 +39,6 @@ _NEGOTIATION_S = 5.0
 """Seconds for one offer or answer: it takes milliseconds, unless something in it makes aiortc wait."""
 _TEARDOWN_S = 2.0
 """Seconds after which a connection that does not close is cut off."""
-_REPORT_S = 1.0
-"""Seconds between RTCP reports, varied by half either way (RFC 3550 section 6.2)."""
 
 _P = ParamSpec("_P")
 
@@ -97,21 +93,17 @@ class Peer:
         self._connecting: set[asyncio.Task[Any]] = set()
         self._dtls: RTCDtlsTransport | None = None
         self._line: RTCRtpTransceiver | None = None
-        self._wire: aiortc_private.Wire | None = None
-        self._inbound: Inbound | None = None
-        self._outbound: Outbound | None = None
-        self._is_polled = False
+        self._stream: AudioStream | None = None
+        self._key_type: int | None = None
         self._heard_at = time.monotonic()
         self._connecting_since = 0.0
-        self._report_at = 0.0
         self._early: deque[bytes] = deque(maxlen=_EARLY_PACKETS)
-        self._undecryptable = 0
-        self._malformed = 0
+        self._refused = Refused()
         self._teardown: asyncio.Task[None] | None = None
 
     @property
     def abilities(self) -> Abilities:
-        return Abilities(text=True)
+        return Abilities(text=True, dtmf=self._key_type is not None)
 
     @property
     def playout(self) -> Playout:
@@ -124,7 +116,7 @@ class Peer:
     @property
     def last_sent_at(self) -> float | None:
         """`time.monotonic()` seconds of the latest audio packet sent."""
-        return self._outbound.last_sent_at if self._outbound is not None else None
+        return self._stream.last_sent_at if self._stream is not None else None
 
     def attach(self, listener: LegListener) -> None:
         self._listener = listener
@@ -133,25 +125,18 @@ class Peer:
         self._text.send(text)
 
     def wake(self) -> None:
-        outbound = self._outbound
-        if outbound is None:
-            return
-        now = time.monotonic()
-        if outbound.is_due(now):
-            outbound.run(now)
-        if outbound.is_active and self._wire is not None:
-            self._pacer.add(self, outbound.media_at)
+        if self._stream is not None:
+            self._stream.wake()
 
     def stats(self) -> Mapping[str, float]:
         """Counts since the call began; `jitter_ms`, `round_trip_ms` (0 when unknown), `fraction_lost` as of now."""
         stats: dict[str, float] = {
-            "packets_undecryptable": self._undecryptable,
-            "datagrams_malformed": self._malformed,
+            "packets_undecryptable": self._refused.undecryptable,
+            "datagrams_malformed": self._refused.malformed,
             **self._text.stats(),
         }
-        for part in (self._inbound, self._outbound):
-            if part is not None:
-                stats |= part.stats()
+        if self._stream is not None:
+            stats |= self._stream.stats()
         return stats
 
     # Negotiation
@@ -209,6 +194,7 @@ class Peer:
             raise NegotiationError(f"the description cannot be used ({type(error).__name__}{detail})") from error
 
     async def _answer(self, offer_sdp: str) -> str:
+        self._key_type = dtmf.payload_type(offer_sdp, CLOCK_RATE)
         connection = self._open_connection(aiortc_private.new_connection())
         await connection.setRemoteDescription(_description(offer_sdp, "offer"))
         line = aiortc_private.live_audio(connection)
@@ -293,9 +279,8 @@ class Peer:
         assert connection is not None
         wire = aiortc_private.Wire(dtls)
         payload_type = aiortc_private.opus_payload_type(line)
-        self._inbound = Inbound(payload_type, self._on_audio)
         may_send = line.currentDirection in ("sendrecv", "sendonly")
-        self._outbound = Outbound(
+        outbound = Outbound(
             playout=self._playout,
             payload_type=payload_type,
             ssrc=aiortc_private.own_ssrc(line),
@@ -304,9 +289,9 @@ class Peer:
             on_event=self._on_playout,
             send_silence=self._send_silence and may_send,
         )
-        self._wire = wire
+        inbound = Inbound(payload_type, self._on_audio, key_type=self._key_type, on_key=self._on_key)
+        self._stream = AudioStream(wire, inbound, outbound, self._pacer, self._refused)
         self._state = PeerState.OPEN
-        self._report_at = time.monotonic() + _REPORT_S * random.random() / 2
         if self._listener is not None:
             self._tell(self._listener.on_open)
         while self._early:
@@ -319,84 +304,25 @@ class Peer:
         if not 128 <= data[0] <= 191:
             self._heard_at = now
             return False
-        wire = self._wire
-        if wire is None:
+        stream = self._stream
+        if stream is not None:
+            stream.datagram(data, now)
+        elif self._state is not PeerState.CLOSED:
             self._early.append(data[:_MAX_DATAGRAM])
-            return True
-        try:
-            if len(data) > 1 and 192 <= data[1] <= 223:
-                self._on_rtcp(wire.decrypt_rtcp(data), now)
-            else:
-                self._on_rtp(wire.decrypt_rtp(data), now)
-        except Exception:
-            self._malformed += 1
-            logger.exception("a packet could not be handled; the call goes on")
         return True
 
-    def _on_rtp(self, plain: bytes | None, now: float) -> None:
-        inbound = self._inbound
-        if plain is None or inbound is None:
-            self._undecryptable += 1
-            return
-        self._heard_at = now
-        inbound.packet(plain, now)
-        if not self._is_polled and self._state is PeerState.OPEN:
-            self._is_polled = True
-            self._pacer.poll(self)
-
-    def _on_rtcp(self, plain: bytes | None, now: float) -> None:
-        if plain is None:
-            self._undecryptable += 1
-            return
-        self._heard_at = now
-        try:
-            packets = RtcpPacket.parse(plain)
-        except Exception:
-            self._malformed += 1
-            return
-        for packet in packets:
-            if isinstance(packet, RtcpSrPacket) and self._inbound is not None:
-                self._inbound.statistics.sender_report(packet.ssrc, packet.sender_info.ntp_timestamp, now)
-            if isinstance(packet, RtcpSrPacket | RtcpRrPacket) and self._outbound is not None:
-                for block in packet.reports:
-                    self._outbound.statistics.receiver_report(block, now)
-
     # Clock
-
-    def on_tick(self, now: float) -> None:
-        """Every 20 ms while there is something to say."""
-        outbound = self._outbound
-        if outbound is not None:
-            outbound.run(now)
-        if outbound is None or not outbound.is_active:
-            self._pacer.remove(self)
-
-    def on_poll(self, now: float) -> None:
-        """Every 40 ms while there may be something to give up waiting for."""
-        inbound = self._inbound
-        if inbound is None or inbound.next_poll is None:
-            self._is_polled = False
-            self._pacer.unpoll(self)
-        else:
-            inbound.tick(now)
 
     def on_watch(self, now: float) -> None:
         """Four times a second: timeouts and reports."""
         if self._state is PeerState.CONNECTING:
             if now - self._connecting_since > self._connect_seconds:
                 self._finish("connect_timeout")
-        elif self._state is PeerState.OPEN:
-            if now - self._heard_at > self._inactivity_seconds:
+        elif self._state is PeerState.OPEN and self._stream is not None:
+            if now - max(self._heard_at, self._stream.heard_at) > self._inactivity_seconds:
                 self._finish("inactivity")
-            elif now >= self._report_at:
-                self._report_at = now + _REPORT_S * (0.5 + random.random())
-                self._report(now)
-
-    def _report(self, now: float) -> None:
-        inbound, outbound, wire = self._inbound, self._outbound, self._wire
-        if inbound is None or outbound is None or wire is None:
-            return
-        wire.send_rtcp(outbound.report(now, time.time(), inbound.statistics.report_block(now)))
+            else:
+                self._stream.report(now)
 
     # Listener
 
@@ -410,6 +336,10 @@ class Peer:
     def _on_audio(self, pcm: Pcm, arrived_at: float) -> None:
         if self._listener is not None and self._state is PeerState.OPEN:
             self._tell(self._listener.on_audio, pcm, arrived_at)
+
+    def _on_key(self, key: str) -> None:
+        if self._listener is not None and self._state is PeerState.OPEN:
+            self._tell(self._listener.on_key, key)
 
     def _on_playout(self, event: PlayoutEvent) -> None:
         if self._listener is not None and self._state is PeerState.OPEN:
@@ -431,7 +361,7 @@ class Peer:
         self._finish(reason)
 
     def _on_malformed_data(self, error: Exception) -> None:
-        self._malformed += 1
+        self._refused.malformed += 1
         if isinstance(error, UnicodeDecodeError):
             self._text.refuse("not_text", "the message is not UTF-8")
 
@@ -451,14 +381,10 @@ class Peer:
         if self._state is PeerState.CLOSED:
             return
         self._state = PeerState.CLOSED
-        self._pacer.remove(self)
-        self._pacer.unpoll(self)
         self._pacer.unwatch(self)
         self._text.off()
-        wire, self._wire = self._wire, None
-        if wire is not None and self._line is not None:
-            ssrc = aiortc_private.own_ssrc(self._line)
-            wire.send_rtcp(bytes(RtcpRrPacket(ssrc=ssrc)) + bytes(RtcpByePacket(sources=[ssrc])))
+        if self._stream is not None:
+            self._stream.end()
         if self._listener is not None:
             self._tell(self._listener.on_closed, reason)
         if self._connection is not None:

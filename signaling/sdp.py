@@ -28,6 +28,9 @@ MAX_PACKET_MS = 60
 OPUS_RECEIVE = "minptime=10;useinbandfec=0;stereo=0;sprop-stereo=0;usedtx=0"
 """RFC 7587 section 6.1: we hear mono, cannot use in-band FEC, send mono, and want silence sent too."""
 
+KEY_EVENTS = "0-15"
+"""RFC 4733 section 2.5.1.1: the keys of a telephone."""
+
 _DATA_PORT = 5000
 _DEFAULT_MAX_MESSAGE = 65536  # RFC 8841 section 6.1
 _LARGEST_MESSAGE = 2**31 - 1
@@ -104,6 +107,8 @@ class Offer:
     """How many candidates `text` carries."""
     notes: tuple[str, ...] = ()
     """What was dropped or declined, for the log."""
+    keys: str | None = None
+    """The `a=rtpmap` of key events (RFC 4733) at the clock of the audio; the library knows nothing of them."""
 
     @property
     def mids(self) -> tuple[str, ...]:
@@ -163,7 +168,9 @@ def guard_offer(body: bytes | str, *, allow_loopback: bool = False, codecs: Sequ
             for candidate in section.all("candidate"):
                 sieve.offer(candidate)
 
-    parts = {audio: _write_audio(session, media[audio], _formats(media[audio], codecs))}
+    formats = _formats(media[audio], codecs)
+    keys = _keys(media[audio], formats)
+    parts = {audio: _write_audio(session, media[audio], formats + ([keys] if keys else []))}
     if data is not None:
         parts[data] = _write_data(media[data])
     shown = {index: mids[index] or str(index) for index in sorted(parts)}
@@ -181,6 +188,7 @@ def guard_offer(body: bytes | str, *, allow_loopback: bool = False, codecs: Sequ
         bundle=bundle,
         candidates=len(sieve.kept),
         notes=tuple(note for note in (declined and f"declined {declined}", sieve.note()) if note),
+        keys=f"{keys[0]} {keys[1]}" if keys else None,
     )
 
 
@@ -326,6 +334,16 @@ def _formats(section: Section, codecs: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
+def _keys(section: Section, formats: list[tuple[str, str]]) -> tuple[str, str] | None:
+    """(payload type, rtpmap) of the key events whose clock is that of the first codec (RFC 4733 section 2.1)."""
+    wanted = f"telephone-event/{formats[0][1].split('/')[1]}"
+    for payload, name in _names(section).items():
+        number = read_int(payload, 0, 127)
+        if name.lower() == wanted and payload in section.formats and number in _DYNAMIC_FORMATS:
+            return str(number), wanted
+    return None
+
+
 def _write_audio(session: Section, section: Section, formats: list[tuple[str, str]]) -> list[str]:
     lines = [f"m=audio 9 UDP/TLS/RTP/SAVPF {' '.join(payload for payload, _ in formats)}", "c=IN IP4 0.0.0.0"]
     lines += ["a=rtcp:9 IN IP4 0.0.0.0", "a=rtcp-mux", f"a={_direction(session, section)}"]
@@ -423,7 +441,7 @@ def dress_answer(answer: str, offer: Offer) -> str:
     for media in offer.lines:
         match media.fate:
             case Fate.ACCEPTED:
-                dressed += _dress_media(next(remaining), media)
+                dressed += _dress_media(next(remaining), media, offer.keys)
             case Fate.INACTIVE:
                 dressed += _inactive(media, answered[0])
             case Fate.REJECTED:
@@ -431,8 +449,12 @@ def dress_answer(answer: str, offer: Offer) -> str:
     return "".join(f"{line}\r\n" for line in dressed)
 
 
-def _dress_media(part: list[str], media: MediaLine) -> list[str]:
+def _dress_media(part: list[str], media: MediaLine, keys: str | None) -> list[str]:
     kind, port, _, formats = part[0].split(" ", 3)
+    if keys is not None and media.kind == "audio":
+        number = keys.split()[0]
+        formats = f"{formats} {number}"
+        part = [*part, f"a=rtpmap:{keys}", f"a=fmtp:{number} {KEY_EVENTS}"]
     lines = [f"{kind} {port} {media.protocol} {formats}"]
     for line in part[1:]:
         if line.startswith("a=mid:") and media.mid is None:

@@ -36,7 +36,8 @@ Dial = Callable[..., Awaitable[Call]]
 async def dial(network: Network, pacer: Pacer, stock_on_loopback: None) -> AsyncIterator[Dial]:
     """`await dial(track, **peer_options)`: a call that is up, over a cable.
 
-    `lie`: what the caller is told in place of our largest message; `before`: run before the call is answered.
+    `lie`: what the caller is told in place of our largest message; `before`: run before the call is answered;
+    `offered`: what becomes of the offer on its way.
     """
     calls: list[Call] = []
 
@@ -46,6 +47,7 @@ async def dial(network: Network, pacer: Pacer, stock_on_loopback: None) -> Async
         channel: bool = True,
         lie: str = "",
         before: Callable[[Peer], None] | None = None,
+        offered: Callable[[str], str] = lambda text: text,
         **options,
     ) -> Call:
         ear, caller = Ear(), StockCaller(track, channel=channel)
@@ -53,7 +55,7 @@ async def dial(network: Network, pacer: Pacer, stock_on_loopback: None) -> Async
         peer.attach(ear)
         if before is not None:
             before(peer)
-        offer = await caller.offer()
+        offer = offered(await caller.offer())
         answer = await peer.answer(re.sub(r"a=candidate:.*\r\n", "", offer))
         (address,) = set(candidates(answer))
         cable = Cable(address)

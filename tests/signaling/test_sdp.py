@@ -78,7 +78,19 @@ async def test_an_answer_says_what_we_speak() -> None:
     assert any(line.startswith("a=fmtp:111 ") and "useinbandfec=0" in line for line in answer)
     assert answer.count("a=ptime:20") == 1
     assert answer.count("a=setup:active") == 2
-    assert next(line for line in answer if line.startswith("m=audio")).endswith("SAVPF 111")
+    assert next(line for line in answer if line.startswith("m=audio")).endswith("SAVPF 111 110")
+    assert "a=rtpmap:110 telephone-event/48000" in answer
+    assert "a=fmtp:110 0-15" in answer
+
+
+async def test_key_events_are_answered_only_at_the_clock_of_the_audio() -> None:
+    for text, answered in (
+        (offers.chrome().replace("a=rtpmap:110 telephone-event/48000\r\n", ""), "111"),
+        (offers.chrome().replace("telephone-event/48000", "TELEPHONE-EVENT/48000"), "111 110"),
+    ):
+        offer = guard_offer(text)
+        answer = dress_answer(await aiortc_answers(offer.text), offer)
+        assert media_lines(answer)[0].endswith(f"SAVPF {answered}")
 
 
 async def test_video_is_declined_and_the_audio_still_answered() -> None:
@@ -229,7 +241,7 @@ def test_loopback_candidates_pass_where_they_are_allowed() -> None:
 
 def test_end_of_candidates_and_everything_we_do_not_use_is_gone() -> None:
     offer = guard_offer(offers.firefox())
-    for gone in ("end-of-candidates", "telephone-event", "fmtp", "csrc-audio-level", "mozilla", "54322"):
+    for gone in ("end-of-candidates", "telephone-event/8000", "fmtp", "csrc-audio-level", "mozilla", "54322"):
         assert gone not in offer.text
     assert "urn:ietf:params:rtp-hdrext:sdes:mid" in offer.text
     assert offer.ice_ufrag == "7b4b6b6c"
