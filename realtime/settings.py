@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
@@ -273,8 +273,29 @@ class LimitSettings(Section):
     """How long the server waits for a URL in a request."""
 
 
+class FilesSettings(Section):
+    """`[files]`: an S3-compatible bucket for made speech and pictures, instead of the data folder."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=255)]
+    endpoint: HttpUrl | None = None
+    """As callers reach it, since they get URLs of it; default: AWS."""
+    region: str = "us-east-1"
+    key: Secret | None = None
+    """Access key id; without it the environment, a profile's web identity or the machine's role, as AWS has it."""
+    secret: Secret | None = None
+    prefix: str = ""
+    """Of the objects' names."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> FilesSettings:
+        if (self.key is None) != (self.secret is None):
+            raise ValueError("give `key` and `secret`, or neither")
+        return self
+
+
 class Settings(Section):
     server: ServerSettings = ServerSettings()
+    files: FilesSettings | None = None
     agents: dict[Name, AgentSettings] = {}
     vendors: dict[Name, VendorSettings] = {}
     models: list[ModelSettings] = []

@@ -23,6 +23,7 @@ ALLOWED = {
 LATE = {
     "realtime.cli": "`realtime --help` must not wait for what a single command needs",
     "realtime.adapters.catalogue": "a vendor's SDK is loaded when the settings name the vendor",
+    "realtime.gateway.routes": "the library for buckets is loaded when the settings name a bucket",
 }
 """Modules that may import modules of ours inside functions, and why; `realtime.client` has a rule of its own."""
 

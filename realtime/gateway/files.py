@@ -1,9 +1,9 @@
 """What the endpoints make and callers fetch later: files under signed URLs that expire.
 
-`LocalFiles` keeps them in one folder of the data folder, each under 128 random bits and a name that says
-its type. A URL carries its expiry and an HMAC over both, so it can be handed on and nothing else can be
-fetched with it; the key lies in the store. Files older than their longest URL are swept away, and no more
-are taken than the folder may hold.
+`LocalFiles` keeps them in one folder of the data folder, `s3_files.S3Files` in a bucket; each under 128
+random bits and a name that says its type. A URL carries its expiry and an HMAC over both, so it can be
+handed on and nothing else can be fetched with it; the key lies in the store. Files older than their
+longest URL are swept away, and no more are taken than the folder may hold.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Files(Protocol):
     async def put(self, data: bytes, mime: str) -> str:
         """Keeps `data`; its id. Raises 503 when there is no room."""
 
-    def url(self, base: str, id_: str) -> str:
+    async def url(self, base: str, id_: str) -> str:
         """Where it can be fetched until it expires."""
 
     def open(self, id_: str, query: str) -> Found:
@@ -101,7 +101,7 @@ class LocalFiles:
         await asyncio.to_thread(_write, self._folder / id_, data)
         return id_
 
-    def url(self, base: str, id_: str) -> str:
+    async def url(self, base: str, id_: str) -> str:
         expires = int(self._clock()) + self._seconds
         return f"{base}{PATH}/{id_}?exp={expires}&sig={self._signature(id_, expires)}"
 

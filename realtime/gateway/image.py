@@ -83,7 +83,8 @@ async def images(call: Call, body: ImageBody) -> dict[str, Any]:
     await call.gateway.meter.count(call.key.id, amount, cost)
     shown = []
     for image in made:
-        one = {"url": call.gateway.files.url(call.url, await call.gateway.files.put(image.data, image.mime))}
+        id_ = await call.gateway.files.put(image.data, image.mime)
+        one = {"url": await call.gateway.files.url(call.url, id_)}
         if "b64" in (body.include or ()):
             one["b64"] = base64.b64encode(image.data).decode()
         shown.append(one)

@@ -12,22 +12,33 @@ from realtime.gateway.asr import asr_routes
 from realtime.gateway.batches import Batches, batch_routes
 from realtime.gateway.chat import answered, chat_routes
 from realtime.gateway.embed import embed_routes
-from realtime.gateway.files import LocalFiles, file_routes
+from realtime.gateway.files import Files, LocalFiles, file_routes
 from realtime.gateway.image import image_routes
 from realtime.gateway.models import model_routes
 from realtime.gateway.tts import tts_routes
 from realtime.gateway.vision import vision_routes
 from realtime.gateway.work import Gateway
-from realtime.settings import Settings, data_folder
+from realtime.mistakes import Mistake
+from realtime.settings import Settings, SettingsError, data_folder
 from realtime.store.base import Store
 from token_service.auth import Authenticator
 
 
 def open_gateway(settings: Settings, catalogue: Catalogue, store: Store, authenticator: Authenticator) -> Gateway:
+    return Gateway(settings, catalogue, store, authenticator, _files(settings, store))
+
+
+def _files(settings: Settings, store: Store) -> Files:
     limits = settings.limits
-    folder = data_folder(settings) / "files"
-    files = LocalFiles(folder, store, seconds=limits.file_seconds, max_bytes=limits.files_bytes)
-    return Gateway(settings, catalogue, store, authenticator, files)
+    if settings.files is None:
+        folder = data_folder(settings) / "files"
+        return LocalFiles(folder, store, seconds=limits.file_seconds, max_bytes=limits.files_bytes)
+    try:
+        from realtime.gateway.s3_files import S3Files
+    except ModuleNotFoundError as error:
+        message = f"[files] needs {error.name}: pip install 'infrai-realtime[s3]'"
+        raise SettingsError([Mistake(None, "files", message)]) from None
+    return S3Files(settings.files, seconds=limits.file_seconds)
 
 
 def gateway_routes(gateway: Gateway) -> APIRouter:

@@ -172,7 +172,7 @@ async def speech(call: Call, body: TtsBody) -> dict[str, Any]:
     id_ = await call.gateway.files.put(data, MIME[form])
     cost = await ask.count(candidate.engine)
     answer: dict[str, Any] = {
-        "audio_url": call.gateway.files.url(call.url, id_),
+        "audio_url": await call.gateway.files.url(call.url, id_),
         "format": form,
         "sample_rate": RATE_OUT,
         "duration_seconds": round(ask.seconds, 3),

@@ -90,7 +90,7 @@ udp_ports = "50000-50199"
         ('a = """', 1, "syntax", "", None),
         ("\n[server]\nprot = 1", 3, "server.prot", "not known", "`port`"),
         ("[servr]", 1, "servr", "not known", "`server`"),
-        ("[zzz]", 1, "zzz", "not known", "known here: agents, ice, limits"),
+        ("[zzz]", 1, "zzz", "not known", "known here: agents, files, ice, limits"),
         (
             '[[models]]\nid = "a"\nvendor = "v"\nkind = "tts"\nmodl = "b"\n[vendors.v]\nbase_url = "http://h"',
             5,

@@ -385,7 +385,7 @@ def test_files_expire_and_old_ones_are_swept(tmp_path: Path) -> None:
         files = LocalFiles(tmp_path / "f", MemoryStore(), seconds=60, max_bytes=100, clock=lambda: clock[0])
         await files.start()
         id_ = await files.put(b"x" * 80, "image/png")
-        query = files.url("http://x", id_).partition("?")[2]
+        query = (await files.url("http://x", id_)).partition("?")[2]
         assert files.open(id_, query).path.read_bytes() == b"x" * 80
         with pytest.raises(GatewayError, match="no room"):
             await files.put(b"x" * 80, "image/png")
