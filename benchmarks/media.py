@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import limit, machine, report
 from benchmarks.figures import Json
-from benchmarks.server import _free_port, _is_ready, serve
+from benchmarks.server import free_port, _is_ready, serve
 
 CONFIG = "[limits]\ncalls = 2000\ntokens_per_minute = 100000\nloop_lag_ms = 1000\n"
 """The load is given, not admitted: what is measured is what it costs."""
@@ -70,7 +70,7 @@ def _load(url: str, key: str, pid: int, calls: int, seconds: float, cores: Seque
 
 @contextmanager
 def _stock(cores: Sequence[int]) -> Iterator[tuple[str, int]]:
-    port = _free_port()
+    port = free_port()
     mine = machine.available_cores()
     machine.pin(cores)
     try:
