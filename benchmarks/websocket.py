@@ -47,7 +47,7 @@ ANSWER_S = 5.0
 """What has not come by then has failed."""
 PAUSE_S = 0.8
 """Quiet between utterances."""
-CONFIG = "[limits]\ncalls = 2000\n"
+CONFIG = "[limits]\ncalls = 2000\nloop_lag_ms = 10_000\n"
 SESSION: Json = {
     "type": "session.update",
     "session": {

@@ -2,7 +2,7 @@
 
 uvicorn stops reading from a socket at every message until the application has taken it. A call that
 appends audio sends fifty small ones a second, and stopping and starting costs more than parsing them.
-The bound stays: a large message, or the last of a few, stops the reading as before.
+The bound stays: a large message, one in parts, or the last of a few, stops the reading as before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALL: Final = 16_384
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
-        small = sum(len(frame) for frame in self.frames) <= SMALL
+        small = len(self.frames) == 1 and len(self.frames[0]) <= SMALL
         if self.read_paused or not small or self.queue.qsize() >= MOST_WAITING:
             super().send_receive_event_to_app()
             return

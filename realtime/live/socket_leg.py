@@ -8,7 +8,6 @@ does not read is hung up on with reason `slow_reader`, and never makes the serve
 from __future__ import annotations
 
 import asyncio
-import base64
 import binascii
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 
 import numpy as np
+import pybase64
 
 from media import g711
 from media.audio import RATE_IN, RATE_OUT, Pcm
@@ -228,7 +228,7 @@ class SocketLeg:
                 data = g711.ulaw_encode(pcm)
             case AudioFormat.PCMA:
                 data = g711.alaw_encode(pcm)
-        return base64.b64encode(data).decode("ascii")
+        return pybase64.b64encode_as_string(data)
 
     async def unsent(self) -> list[str]:
         """What is to be written next, in order; empty when the leg is closed and all was given."""
@@ -261,7 +261,7 @@ class SocketLeg:
 def decode(audio: str, form: AudioFormat) -> Pcm:
     """Base64 of `form` to samples at its rate. Raises `AudioError`."""
     try:
-        data = binascii.a2b_base64(audio, strict_mode=True)
+        data = pybase64.b64decode(audio, validate=True)
     except (binascii.Error, ValueError) as error:
         raise AudioError("The audio is not base64.") from error
     if form is AudioFormat.PCMU:
