@@ -21,7 +21,6 @@ from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
 from realtime.settings_types import (
     Capability,
-    CarrierName,
     DataPath,
     EngineRef,
     EngineRefs,
@@ -227,7 +226,7 @@ class NetworkSettings(Section):
 class TelephonySettings(Section):
     """`[telephony.NAME]`: a carrier, or a number of one, whose calls come here."""
 
-    carrier: CarrierName | None = None
+    carrier: str | None = None
     """Which protocol it speaks; default: NAME."""
     secret: Secret | None = None
     """What the carrier signs with: Twilio's auth token, Telnyx's public key, Vonage's signature secret; for a PBX

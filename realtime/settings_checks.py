@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from realtime.mistakes import Finding, nearest, suggest
-from realtime.settings_types import CarrierName
 from realtime.toml_lines import KeyPath
+from signaling.telephony.carriers import CARRIERS
 
 BUILT_IN = ("embedded", "instant")
 """Engines that need no vendor."""
@@ -170,13 +170,11 @@ def _check_ice(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check_telephony(data: Mapping[str, Any]) -> Iterator[Finding]:
-    carriers, agents = get_args(CarrierName), {"default", *_table(data, "agents")}
+    agents = {"default", *_table(data, "agents")}
     for name, line in _table(data, "telephony").items():
         if not isinstance(line, dict):
             continue
-        if "carrier" not in line and name not in carriers:
-            hint = "add carrier = ...; known: " + ", ".join(carriers)
-            yield Finding(("telephony", name), f"`{name}` is the name of no carrier", hint)
+        yield from _check_carrier(name, line)
         if "secret" not in line:
             hint = 'add secret = "env:NAME"; docs/telephony says which secret each carrier has'
             yield Finding(("telephony", name), "without a secret anybody could be this carrier", hint)
@@ -185,6 +183,23 @@ def _check_telephony(data: Mapping[str, Any]) -> Iterator[Finding]:
         for path, agent in places:
             if isinstance(agent, str) and agent not in agents:
                 yield Finding(path, f"there is no agent called `{agent}`", suggest(agent, sorted(agents), "known"))
+
+
+def _check_carrier(name: str, line: Mapping[str, Any]) -> Iterator[Finding]:
+    wanted, codec = line.get("carrier", name), line.get("codec")
+    if not isinstance(wanted, str):
+        return
+    carrier = CARRIERS.get(wanted)
+    if carrier is None and "carrier" in line:
+        hint = suggest(wanted, CARRIERS, "known")
+        yield Finding(("telephony", name, "carrier"), f"there is no carrier called `{wanted}`", hint)
+    elif carrier is None:
+        hint = "add carrier = ...; known: " + ", ".join(CARRIERS)
+        yield Finding(("telephony", name), f"`{name}` is the name of no carrier", hint)
+    elif isinstance(codec, str) and codec not in [known.name for known in carrier.codecs]:
+        hint = suggest(codec, [known.name for known in carrier.codecs], "it has") if carrier.codecs else "leave it out"
+        why = f"{wanted} has no codec `{codec}`" if carrier.codecs else f"the codec is chosen at the side of {wanted}"
+        yield Finding(("telephony", name, "codec"), why, hint)
 
 
 def _check_webhooks(data: Mapping[str, Any]) -> Iterator[Finding]:

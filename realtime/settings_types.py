@@ -204,5 +204,4 @@ LockableField = Literal[
 Task = Literal["general", "reasoning", "coding", "long_context"]
 RouteName = Literal["general", "reasoning", "coding", "long_context", "vision", "embed", "image", "tts", "asr"]
 Capability = Literal["tools", "json_object", "json_schema", "vision", "temperature", "dimensions", "size"]
-CarrierName = Literal["twilio"]
 WebhookEvent = Literal["call.incoming", "call.started", "call.ended"]

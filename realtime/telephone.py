@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import httpx2
 
 from realtime.settings import Settings, TelephonySettings
-from signaling.telephony.carrier import Carrier, Codec, RestCall, Secrets
+from signaling.telephony.carrier import Codec, RestCall, Secrets
+from signaling.telephony.carriers import CARRIERS
 from signaling.telephony.leg import Patience
 from signaling.telephony.routes import Line
-from signaling.telephony.twilio import Twilio
 
-CARRIERS: Mapping[str, Carrier] = {carrier.name: carrier for carrier in (Twilio(),)}
 REST_S = 10.0
 
 
@@ -32,22 +29,11 @@ def _line(name: str, line: TelephonySettings, settings: Settings) -> Line:
         agent=line.agent,
         numbers=line.numbers,
         greeting=line.greeting,
-        codec=_codec(line.codec),
+        codec=None if line.codec is None else Codec.named(line.codec),
         needs_socket_signature=line.socket_signature == "required",
         rest_url=line.api_url,
         patience=Patience(settings.limits.inactivity_seconds, line.silence_seconds),
     )
-
-
-def _codec(text: str | None) -> Codec | None:
-    match (text or "").split("/"):
-        case ["pcmu"]:
-            return Codec("pcmu")
-        case ["pcma"]:
-            return Codec("pcma")
-        case ["l16", rate]:
-            return Codec("l16", int(rate))
-    return None
 
 
 async def rest(base: str, call: RestCall) -> int:

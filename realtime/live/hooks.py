@@ -66,6 +66,12 @@ async def decide(
     return Incoming(chosen, wanted.variables)
 
 
+def known(caller: Caller) -> dict[str, str]:
+    """The variables that a telephone call brings along: its parameters, and who called whom."""
+    numbers = {"caller_number": caller.number, "dialled_number": caller.dialled}
+    return {**caller.parameters, **{name: number for name, number in numbers.items() if number}}
+
+
 def fill(text: str, variables: Mapping[str, str]) -> str:
     """`text` with the values of the variables it names. Names without a value stay as they are."""
     return _PLACE.sub(lambda place: variables.get(place[1], place[0]), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -67,6 +68,7 @@ def _shown(call: Call) -> dict[str, Any]:
         "model": config.data["model"],
         "voice": config.voice,
         "subject": call.claims.subject,
+        "caller": asdict(call.caller),
         "opened_at": round(call.opened_at, 3),
         "seconds": round(time.time() - call.opened_at, 1),
         "items": len(call.session.conversation.history),

@@ -205,7 +205,7 @@ class Sessions:
         )
         if decided.agent != claims.agent:
             claims = self._moved(claims, decided.agent)
-        return claims, decided.variables
+        return claims, {**hooks.known(caller), **decided.variables}
 
     def _moved(self, claims: Claims, agent: str) -> Claims:
         """To another agent. Model and voice that came only from the first one do not go with it."""

@@ -11,6 +11,7 @@ Whatever a stream is given, valid or hostile, `decode` returns events or raises 
 from __future__ import annotations
 
 import binascii
+import hmac
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,21 @@ class Codec:
     def sample_bytes(self) -> int:
         return 2 if self.encoding == "l16" else 1
 
+    @property
+    def name(self) -> str:
+        """As the settings write it: `pcmu`, `pcma`, `l16/16000`."""
+        return f"l16/{self.rate}" if self.encoding == "l16" else self.encoding
+
+    @classmethod
+    def named(cls, name: str) -> Codec:
+        """Raises ValueError."""
+        encoding, _, rate = name.partition("/")
+        if encoding == "l16" and rate.isdigit():
+            return cls("l16", int(rate))
+        if encoding in ("pcmu", "pcma") and not rate:
+            return cls("pcmu" if encoding == "pcmu" else "pcma")
+        raise ValueError(f"no codec is called {name}")
+
 
 PCMU = Codec("pcmu")
 
@@ -52,23 +68,20 @@ PCMU = Codec("pcmu")
 class Traits:
     """How a carrier wants its audio.
 
-    `quantum_ms`: audio in one message. `fill_ms`: another one is sent as soon as the carrier has less than this
-    left to play; so at most `fill_ms + quantum_ms` is ahead of what is heard. `mark_ms`: how often we ask what was
-    heard, None where the carrier cannot say. `flushes`: what was sent ahead can be taken back. `frame_bytes`: every
-    message holds whole frames of this many bytes. `subprotocol`: of the WebSocket.
+    `quantum_ms`: audio sent at once. `fill_ms`: more is sent as soon as the carrier has less than this left to play;
+    so at most `fill_ms + quantum_ms` is ahead of what is heard. `mark_ms`: how often we ask what was heard, None where
+    the carrier cannot say. `flushes`: what was sent ahead can be taken back. `paces`: we are the clock, since the
+    carrier keeps no queue and plays what it is given as it comes. `frame_bytes`: every message holds whole frames of
+    this many bytes. `subprotocol`: of the WebSocket.
     """
 
     quantum_ms: int = 200
     fill_ms: int = 600
     mark_ms: int | None = 400
     flushes: bool = True
+    paces: bool = False
     frame_bytes: int | None = None
     subprotocol: str | None = None
-
-    @property
-    def paces(self) -> bool:
-        """We are the clock: the carrier keeps no queue, and plays what it is given as it comes."""
-        return self.quantum_ms <= 20
 
 
 # --- what comes out of a stream ----------------------------------------------------------------
@@ -146,8 +159,8 @@ class Stream(Protocol):
     def decode(self, message: Message) -> Sequence[Event]:
         """Raises `CarrierError`."""
 
-    def audio(self, payload: bytes) -> Message:
-        """Encoded audio in one message."""
+    def audio(self, payload: bytes) -> Sequence[Message]:
+        """Encoded audio, whole frames where `traits` asks for them."""
 
     def flush(self) -> Message | None:
         """Throw away what was sent and not played."""
@@ -200,6 +213,7 @@ class Incoming:
     call_id: str
     number: str | None = None
     dialled: str | None = None
+    account: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -231,6 +245,18 @@ class Carrier(Protocol):
     def rest_url(self) -> str | None:
         """Where its REST interface is, if we use one."""
 
+    @property
+    def codecs(self) -> Sequence[Codec]:
+        """What can be asked for, the default first; none where the other side chooses."""
+
+    @property
+    def announces(self) -> bool:
+        """Its webhook comes before its socket, which brings our token back. Else the socket alone is proof enough."""
+
+    @property
+    def signs_socket(self) -> bool:
+        """The upgrade carries a proof of identity; where it cannot, the token is what guards the socket."""
+
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         """Whether the request is the carrier's. Compared in constant time; never raises."""
 
@@ -243,7 +269,8 @@ class Carrier(Protocol):
     def answer(self, socket_url: str, token: str, incoming: Incoming, codec: Codec | None) -> Document:
         """Sends the call to our socket, with the token."""
 
-    def stream(self, codec: Codec | None) -> Stream: ...
+    def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
+        """`query`: of the socket's URL."""
 
     def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
         """Connects the caller with somebody else; None where that needs what we do not have."""
@@ -309,3 +336,24 @@ def keys_of(value: object) -> list[Event]:
     """A pressed key, if it is one."""
     key = text_of(value).upper()
     return [Key(key)] if key in KEYS and key else []
+
+
+# --- proofs of identity that several share ----------------------------------------------------------
+
+
+def same(given: str, right: str) -> bool:
+    """Whether two secrets are the same, in constant time."""
+    return hmac.compare_digest(given.encode(errors="replace"), right.encode(errors="replace"))
+
+
+def password_of(headers: Mapping[str, str]) -> str | None:
+    """What `Authorization: Basic` (any user name) or `Bearer` carries."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return b64decode(value.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""

@@ -35,11 +35,11 @@ class Expected:
         self._store = store
         self._clock = clock
 
-    async def announce(self, line: str, incoming: Incoming, *, as_uuid: bool = False) -> str:
-        """A fresh token for the call; `as_uuid`: in that form. Raises `CallError` when the call was opened before."""
+    async def announce(self, line: str, incoming: Incoming) -> str:
+        """A fresh token for the call, a random UUID. Raises `CallError` when the call was opened before."""
         if incoming.call_id and await self._store.get(_opened_key(line, incoming.call_id)) is not None:
             raise CallError(409, "call_opened", "This call has been opened already.", reason="a repeated webhook")
-        token = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)) if as_uuid else secrets.token_urlsafe(24)
+        token = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
         record = {"line": line, "expires_at": self._clock() + TOKEN_SECONDS, **asdict(incoming)}
         await self._store.put(_token_key(token), orjson.dumps(record), ttl=TOKEN_SECONDS)
         return token

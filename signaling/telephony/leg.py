@@ -261,7 +261,8 @@ class CarrierLeg:
 
     def _put(self, payload: bytes) -> None:
         if payload:
-            self._write(self._stream.audio(payload), is_audio=True)
+            for message in self._stream.audio(payload):
+                self._write(message, is_audio=True)
 
     def _ask(self, now: float) -> None:
         if self._traits.mark_ms is None:

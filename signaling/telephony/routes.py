@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response, WebSocket
@@ -31,6 +31,7 @@ from signaling.telephony.carrier import (
     Carrier,
     CarrierError,
     Codec,
+    Incoming,
     Message,
     RestCall,
     Secrets,
@@ -128,6 +129,8 @@ class TelephonyRoutes:
             incoming = line.carrier.incoming(web)
         except CarrierError as error:
             raise CallError(422, "invalid_webhook", f"This is no call: {error}.") from error
+        if not line.carrier.announces:
+            raise CallError(404, "no_webhook", "This carrier has no webhook: its socket comes by itself.")
         token = await self._expected.announce(line.name, incoming)
         base = public_urls(request, self._public_url)[0]
         parts = urlsplit(base)
@@ -143,19 +146,16 @@ class TelephonyRoutes:
         line = self._line(name)
         self._check_upgrade(socket, line)
         with self._calls.reserve() as place:
-            stream = line.carrier.stream(line.codec)
+            stream = line.carrier.stream(line.codec, dict(socket.query_params))
             await socket.accept(_protocol(socket, stream))
             try:
-                opened = await self._open(socket, line, stream, place)
+                leg = await self._open(socket, line, stream, place)
             except (CarrierError, CallError, TimeoutError, WebSocketDisconnect, Full) as error:
                 why = error.reason or error.code if isinstance(error, CallError) else error
                 log.warning("%s: a socket was closed before its call began: %r", line.name, why)
                 await _close(socket, "protocol_error" if isinstance(error, CarrierError) else "refused")
                 return
-        leg, early = opened
         leg.open()
-        for message in early:
-            leg.take(message)
         writing = asyncio.create_task(_write(socket, leg))
         try:
             await _read(socket, leg)
@@ -166,7 +166,8 @@ class TelephonyRoutes:
     def _check_upgrade(self, socket: WebSocket, line: Line) -> None:
         web = WebRequest("GET", public_urls(socket, self._public_url), _headers(socket), b"", time.time())
         signed = None if line.secrets is None else line.carrier.signed_socket(web, line.secrets)
-        if signed is False or (signed is None and line.needs_socket_signature):
+        needed = line.carrier.signs_socket and (line.needs_socket_signature or not line.carrier.announces)
+        if signed is False or (signed is None and needed):
             raise CallError(
                 403,
                 "bad_signature",
@@ -174,12 +175,12 @@ class TelephonyRoutes:
                 reason=f"{line.name}: {'wrong' if signed is False else 'no'} signature for {web.urls[0]}",
             )
 
-    async def _open(
-        self, socket: WebSocket, line: Line, stream: Stream, place: ExitStack
-    ) -> tuple[CarrierLeg, list[Message]]:
+    async def _open(self, socket: WebSocket, line: Line, stream: Stream, place: ExitStack) -> CarrierLeg:
         async with asyncio.timeout(START_S):
-            started, early = await _handshake(socket, stream)
-            incoming = await self._expected.open(line.name, started.token, started.call_id)
+            started = await _handshake(socket, stream)
+            incoming = Incoming(started.call_id)
+            if line.carrier.announces:
+                incoming = await self._expected.open(line.name, started.token, started.call_id)
         caller = Caller(
             "phone",
             number=started.number or incoming.number,
@@ -196,6 +197,7 @@ class TelephonyRoutes:
             issued_at=now,
             expires_at=now + CLAIMS_SECONDS,
         )
+        started = replace(started, account=started.account or incoming.account)
         leg = CarrierLeg(stream, started, self._pacer, patience=line.patience, transfer=self._transfer(line, started))
         await self._calls.open(leg, claims, {}, caller, place=place, greeting=line.greeting)
         log.info(
@@ -205,7 +207,7 @@ class TelephonyRoutes:
             claims.session_id,
             redacted(caller.number),
         )
-        return leg, early
+        return leg
 
     def _transfer(self, line: Line, started: Started) -> Callable[[str], Awaitable[None]] | None:
         base = line.rest_url or line.carrier.rest_url
@@ -309,16 +311,18 @@ async def _receive(socket: WebSocket) -> Message | None:
     return message
 
 
-async def _handshake(socket: WebSocket, stream: Stream) -> tuple[Started, list[Message]]:
+async def _handshake(socket: WebSocket, stream: Stream) -> Started:
     for _ in range(MAX_BEFORE_START):
         message = await _receive(socket)
         if message is None:
             raise WebSocketDisconnect
+        started = None
         for event in stream.decode(message):
-            if isinstance(event, Started):
-                return event, []
             if isinstance(event, Stopped):
                 raise CarrierError("stop before start")
+            started = event if isinstance(event, Started) else started
+        if started is not None:
+            return started
     raise CarrierError(f"no start in {MAX_BEFORE_START} messages")
 
 

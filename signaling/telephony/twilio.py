@@ -109,8 +109,8 @@ class TwilioStream:
             )
         ]
 
-    def audio(self, payload: bytes) -> Message:
-        return f'{self._prefix}{b64encode(payload).decode("ascii")}"}}}}'
+    def audio(self, payload: bytes) -> Sequence[Message]:
+        return (f'{self._prefix}{b64encode(payload).decode("ascii")}"}}}}',)
 
     def flush(self) -> Message:
         return orjson.dumps({"event": "clear", "streamSid": self._stream_sid}).decode()
@@ -125,6 +125,9 @@ class TwilioStream:
 class Twilio:
     name = "twilio"
     rest_url: str | None = "https://api.twilio.com"
+    announces = True
+    signs_socket = True
+    codecs: Sequence[Codec] = (PCMU,)
 
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         return self.signed_socket(request, secrets) is True
@@ -148,29 +151,21 @@ class Twilio:
         return good
 
     def incoming(self, request: WebRequest) -> Incoming:
-        form = dict(request.form)
-        call_sid = text_of(form.get("CallSid", ""))
-        if not call_sid:
-            raise CarrierError("the form has no CallSid")
-        others = {name: value for name, value in form.items() if name not in _KNOWN_FIELDS}
-        return Incoming(
-            call_sid, text_of(form.get("From", "")) or None, text_of(form.get("To", "")) or None, parameters_of(others)
-        )
+        return incoming_form(request)
 
     def answer(self, socket_url: str, token: str, incoming: Incoming, codec: Codec | None) -> Document:
         return twiml(socket_url, {TOKEN: token})
 
-    def stream(self, codec: Codec | None) -> Stream:
+    def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         return TwilioStream()
 
     def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
-        twiml = f"<Response><Dial>{escape(target)}</Dial></Response>"
         credentials = b64encode(f"{started.account}:{secrets.api_key or secrets.main}".encode()).decode()
         return RestCall(
             "POST",
             f"/2010-04-01/Accounts/{quote(started.account, safe='')}/Calls/{quote(started.call_id, safe='')}.json",
             {"Authorization": f"Basic {credentials}", "Content-Type": "application/x-www-form-urlencoded"},
-            urlencode({"Twiml": twiml}).encode(),
+            urlencode({"Twiml": dial(target)}).encode(),
         )
 
 
@@ -185,6 +180,22 @@ def twiml(socket_url: str, parameters: Mapping[str, str], attributes: str = "") 
         f"<Stream url={quoteattr(socket_url)}{attributes}>{inner}</Stream></Connect></Response>"
     )
     return Document(body, "application/xml")
+
+
+def dial(target: str) -> str:
+    """The document that connects the caller with somebody else."""
+    return f"<Response><Dial>{escape(target)}</Dial></Response>"
+
+
+def incoming_form(request: WebRequest) -> Incoming:
+    """Who calls, by the form that Twilio's webhook posts, and Telnyx's TeXML too. Raises `CarrierError`."""
+    form = dict(request.form)
+    call_sid = text_of(form.get("CallSid", ""))
+    if not call_sid:
+        raise CarrierError("the form has no CallSid")
+    others = {name: value for name, value in form.items() if name not in _KNOWN_FIELDS}
+    number, dialled, account = (text_of(form.get(name, "")) for name in ("From", "To", "AccountSid"))
+    return Incoming(call_sid, number or None, dialled or None, account, parameters_of(others))
 
 
 def _algorithm(settings: str) -> str:

@@ -1,0 +1,343 @@
+"""The far end of carriers that nobody simulates for us: a number's webhook, then a phone on its socket.
+
+A `Dialect` is what one carrier's documentation says, written once more and apart from the product's codecs. A
+`Phone` is a caller on it: it sends 20 ms of audio every 20 ms, keeps what it is sent in a queue that plays in real
+time, and answers marks when they have been played.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlencode
+from xml.etree import ElementTree
+
+import jwt
+import numpy as np
+import orjson
+import websockets
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from media.audio import Pcm
+from media.g711 import alaw_decode, alaw_encode, ulaw_decode, ulaw_encode
+from media.resample import Resampler
+from realtime.client.talk import read_audio
+from tests.calls.server import Server
+
+CALLER, DIALLED = "+15550001111", "+15552223333"
+QUIET_S = 1.0
+"""Nothing more is to be heard when so much time has passed."""
+DEADLINE_S = 20.0
+
+
+@dataclass
+class Read:
+    """What a message from the server says: audio (at the dialect's rate), a mark to be answered, a flush."""
+
+    audio: Pcm | None = None
+    mark: str | None = None
+    flush: bool = False
+
+
+@dataclass
+class Webhook:
+    body: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass
+class Answer:
+    url: str
+    token: str
+    document: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the socket's upgrade."""
+
+
+class Dialect(Protocol):
+    path: str
+    rate: int
+    subprotocols: list[str] | None
+
+    def webhook(self, call_id: str) -> Webhook: ...
+
+    def answer(self, document: str) -> Answer: ...
+
+    def start(self, call_id: str, answer: Answer) -> list[str | bytes]: ...
+
+    def audio(self, pcm: Pcm) -> str | bytes: ...
+
+    def key(self, key: str) -> str | bytes: ...
+
+    def read(self, message: str | bytes) -> Read: ...
+
+    def marked(self, name: str) -> str | bytes: ...
+
+
+class Telnyx:
+    """TeXML `<Connect><Stream>`; signed webhook, unsigned socket."""
+
+    subprotocols: list[str] | None = None
+
+    def __init__(self, path: str = "/v1/ai/realtime/telephony/telnyx", codec: str = "PCMU") -> None:
+        self.path = path
+        self.codec = codec
+        self.rate = 8000
+        self.signer = Ed25519PrivateKey.generate()
+        self._chunk = 0
+
+    @property
+    def public_key(self) -> str:
+        raw = self.signer.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return base64.b64encode(raw).decode()
+
+    def webhook(self, call_id: str) -> Webhook:
+        fields = {"CallSid": call_id, "From": CALLER, "To": DIALLED, "AccountSid": "f558", "ConnectionId": "1234"}
+        body = urlencode(fields).encode()
+        return Webhook(body, {"content_type": "application/x-www-form-urlencoded", **self.signed(body)})
+
+    def signed(self, body: bytes, at: float | None = None) -> dict[str, str]:
+        timestamp = str(int(time.time() if at is None else at))
+        signature = self.signer.sign(f"{timestamp}|".encode() + body)
+        return {
+            "telnyx_timestamp": timestamp,
+            "telnyx_signature_ed25519": base64.b64encode(signature).decode(),
+        }
+
+    def answer(self, document: str) -> Answer:
+        stream = ElementTree.fromstring(document).find("Connect/Stream")
+        assert stream is not None, document
+        assert stream.get("bidirectionalMode") == "rtp"
+        assert stream.get("bidirectionalCodec") == self.codec
+        parameters = {each.get("name"): each.get("value") for each in stream.iter("Parameter")}
+        return Answer(stream.get("url") or "", parameters["realtime_token"] or "", document)
+
+    def start(self, call_id: str, answer: Answer) -> list[str | bytes]:
+        start = {
+            "user_id": "3E6F995F",
+            "call_control_id": call_id,
+            "call_session_id": "ff55a038",
+            "from": CALLER,
+            "to": DIALLED,
+            "tags": [],
+            "client_state": "",
+            "custom_parameters": {"realtime_token": answer.token, "plan": "gold"},
+            "media_format": {"encoding": self.codec, "sample_rate": 8000, "channels": 1},
+        }
+        return [
+            _json({"event": "connected", "version": "1.0.0"}),
+            _json({"event": "start", "sequence_number": "1", "stream_id": "32DE0DEA", "start": start}),
+        ]
+
+    def audio(self, pcm: Pcm) -> str:
+        self._chunk += 1
+        payload = base64.b64encode((alaw_encode if self.codec == "PCMA" else ulaw_encode)(pcm)).decode()
+        media = {"track": "inbound", "chunk": str(self._chunk), "timestamp": str(20 * self._chunk), "payload": payload}
+        sequence = str(self._chunk + 1)
+        return _json({"event": "media", "sequence_number": sequence, "media": media, "stream_id": "32DE0DEA"})
+
+    def key(self, key: str) -> str:
+        return _json({"event": "dtmf", "stream_id": "32DE0DEA", "sequence_number": "5", "dtmf": {"digit": key}})
+
+    def read(self, message: str | bytes) -> Read:
+        data = orjson.loads(message)
+        match data:
+            case {"event": "media", "media": {"payload": str(payload)}}:
+                return Read((alaw_decode if self.codec == "PCMA" else ulaw_decode)(base64.b64decode(payload)))
+            case {"event": "mark", "mark": {"name": str(name)}}:
+                return Read(mark=name)
+            case {"event": "clear"}:
+                return Read(flush=True)
+        raise AssertionError(f"Telnyx knows no such message: {message!r}")
+
+    def marked(self, name: str) -> str:
+        return _json({"event": "mark", "sequence_number": "9", "stream_id": "32DE0DEA", "mark": {"name": name}})
+
+
+class Vonage:
+    """An NCCO that connects to a WebSocket; JWTs on the webhook and on the socket."""
+
+    subprotocols: list[str] | None = None
+    secret = "the-signature-secret-of-an-account-of-the-tests"
+
+    def __init__(self, path: str = "/v1/ai/realtime/telephony/vonage") -> None:
+        self.path = path
+        self.rate = 16_000
+
+    def webhook(self, call_id: str) -> Webhook:
+        body = orjson.dumps(
+            {
+                "from": CALLER.removeprefix("+"),
+                "to": DIALLED.removeprefix("+"),
+                "uuid": call_id,
+                "conversation_uuid": "CON-f972836a",
+            }
+        )
+        token = self.signed(payload_hash=hashlib.sha256(body).hexdigest())
+        return Webhook(body, {"content_type": "application/json", "authorization": f"Bearer {token}"})
+
+    def signed(self, at: float | None = None, secret: str | None = None, **claims: object) -> str:
+        claims = {"iat": int(time.time() if at is None else at), "jti": "c5ba8f24", "iss": "Vonage", **claims}
+        return jwt.encode({**claims, "application_id": "aaaa", "api_key": "abcd1234"}, secret or self.secret, "HS256")
+
+    def answer(self, document: str) -> Answer:
+        [action] = orjson.loads(document)
+        assert action["action"] == "connect"
+        [endpoint] = action["endpoint"]
+        assert endpoint["type"] == "websocket"
+        assert endpoint["content-type"] == "audio/l16;rate=16000"
+        assert endpoint["authorization"] == {"type": "vonage"}
+        self._headers = endpoint["headers"]
+        headers = {"Authorization": f"Bearer {self.signed()}"}
+        return Answer(endpoint["uri"], endpoint["headers"]["realtime_token"], document, headers)
+
+    def start(self, call_id: str, answer: Answer) -> list[str | bytes]:
+        headers = {**orjson.loads(answer.document)[0]["endpoint"][0]["headers"], "realtime_token": answer.token}
+        return [_json({"event": "websocket:connected", "content-type": "audio/l16;rate=16000", **headers})]
+
+    def audio(self, pcm: Pcm) -> bytes:
+        return pcm.astype("<i2").tobytes()
+
+    def key(self, key: str) -> str:
+        return _json({"event": "websocket:dtmf", "digit": key, "duration": 260})
+
+    def read(self, message: str | bytes) -> Read:
+        if isinstance(message, bytes):
+            assert len(message) == 640, "20 ms of 16 kHz L16 a message"
+            return Read(np.frombuffer(message, "<i2"))
+        match orjson.loads(message):
+            case {"action": "notify", "payload": dict(payload)}:
+                return Read(mark=_json(payload))
+            case {"action": "clear"}:
+                return Read(flush=True)
+        raise AssertionError(f"Vonage knows no such message: {message!r}")
+
+    def marked(self, name: str) -> str:
+        return _json({"event": "websocket:notify", "payload": orjson.loads(name)})
+
+
+class Phone:
+    """A caller on an open socket. `heard`: what has been played of what came, with the times."""
+
+    def __init__(self, dialect: Dialect, socket: websockets.ClientConnection) -> None:
+        self.dialect = dialect
+        self.socket = socket
+        self.arrived: list[tuple[float, Pcm]] = []
+        self.flushed_at: list[float] = []
+        self.marks_answered = 0
+        self._playing: list[tuple[float, Pcm]] = []
+        """When each piece is to have been played."""
+        self._marks: dict[str, asyncio.TimerHandle] = {}
+        self._empty_at = 0.0
+        self._saying: list[Pcm] = []
+        self.first_heard: float | None = None
+
+    @property
+    def heard(self) -> Pcm:
+        """What a person at the phone has heard so far."""
+        now = time.monotonic()
+        pieces = [pcm for until, pcm in self._playing if until <= now]
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+
+    def say(self, clip: Path) -> float:
+        """Queue a recording; how many seconds it takes."""
+        pcm = Resampler(24_000, self.dialect.rate).push(read_audio(clip))
+        size = self.dialect.rate // 50
+        self._saying += [pcm[at : at + size] for at in range(0, len(pcm) - size, size)]
+        return len(pcm) / self.dialect.rate
+
+    async def press(self, key: str) -> None:
+        await self.socket.send(self.dialect.key(key))
+
+    async def until(self, condition: Callable[[], Any], what: str, seconds: float = DEADLINE_S) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+            assert self.socket.close_code is None, f"the socket was closed while waiting for {what}"
+            await asyncio.sleep(0.02)
+
+    async def answered(self) -> None:
+        """An answer has come and has been played to its end."""
+        await self.until(lambda: self.arrived, "an answer")
+        await self.until(lambda: time.monotonic() > max(self._empty_at, self.arrived[-1][0]) + QUIET_S, "its end")
+
+    async def speak(self) -> None:
+        """20 ms of speech or silence every 20 ms."""
+        silence = np.zeros(self.dialect.rate // 50, np.int16)
+        due = time.monotonic()
+        while True:
+            await self.socket.send(self.dialect.audio(self._saying.pop(0) if self._saying else silence))
+            due += 0.02
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    async def listen(self) -> None:
+        async for message in self.socket:
+            now = time.monotonic()
+            said = self.dialect.read(message)
+            if said.audio is not None:
+                self.arrived.append((now, said.audio))
+                self.first_heard = self.first_heard or now
+                self._empty_at = max(self._empty_at, now) + len(said.audio) / self.dialect.rate
+                self._playing.append((self._empty_at, said.audio))
+            elif said.mark is not None:
+                delay = max(0.0, self._empty_at - now)
+                self._marks[said.mark] = asyncio.get_running_loop().call_later(delay, self._mark, said.mark)
+            elif said.flush:
+                self.flushed_at.append(now)
+                self._playing = [(until, pcm) for until, pcm in self._playing if until <= now]
+                self._empty_at = now
+                for name, timer in list(self._marks.items()):
+                    timer.cancel()
+                    self._mark(name)
+
+    def _mark(self, name: str) -> None:
+        self._marks.pop(name, None)
+        self.marks_answered += 1
+        self._answering = asyncio.ensure_future(self.socket.send(self.dialect.marked(name)))
+
+
+async def announce(server: Server, dialect: Dialect, call_id: str) -> tuple[int, str]:
+    """The webhook: its status and its document."""
+    webhook = dialect.webhook(call_id)
+    status, _, body = await server.request(
+        "POST", f"{dialect.path}/answer", webhook.body, credential=None, **webhook.headers
+    )
+    return status, body.decode()
+
+
+@asynccontextmanager
+async def ring(server: Server, dialect: Dialect, call_id: str) -> AsyncIterator[Phone]:
+    """A call that is up: the webhook, the socket, its first messages."""
+    status, document = await announce(server, dialect, call_id)
+    assert status == 200, document
+    answer = dialect.answer(document)
+    async with websockets.connect(
+        answer.url,
+        additional_headers=answer.headers,
+        subprotocols=dialect.subprotocols,  # type: ignore[arg-type]
+        compression=None,
+    ) as socket:
+        for message in dialect.start(call_id, answer):
+            await socket.send(message)
+        phone = Phone(dialect, socket)
+        tasks = [asyncio.create_task(phone.speak()), asyncio.create_task(phone.listen())]
+        try:
+            yield phone
+        finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, AssertionError):
+                    raise result
+
+
+def _json(data: object) -> str:
+    return orjson.dumps(data).decode()

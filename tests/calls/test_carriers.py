@@ -1,0 +1,132 @@
+"""Calls of each carrier on a running server, over a real socket: heard, answered, cut, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+import pytest
+import websockets
+
+from tests.calls import carriers
+from tests.calls.carriers import Dialect, Phone, Telnyx, Vonage
+from tests.calls.conftest import HOW_ARE_YOU
+from tests.calls.server import API_KEY, Server
+from tests.media.webrtc import loudest_hz
+
+TELNYX, TELNYX_ALAW, VONAGE = Telnyx(), Telnyx("/v1/ai/realtime/telephony/alaw", "PCMA"), Vonage()
+DIALECTS: dict[str, Dialect] = {"telnyx": TELNYX, "telnyx-alaw": TELNYX_ALAW, "vonage": VONAGE}
+CONFIG = """
+[agents.sales]
+instructions = "You sell to {{caller_number}}, who has plan {{plan}}."
+
+[telephony.telnyx]
+secret = "env:TELNYX_PUBLIC_KEY"
+numbers = {"+15552223333" = "sales"}
+
+[telephony.alaw]
+carrier = "telnyx"
+codec = "pcma"
+secret = "env:ALAW_PUBLIC_KEY"
+
+[telephony.vonage]
+secret = "env:VONAGE_SIGNATURE_SECRET"
+"""
+ENVIRON = {
+    "TELNYX_PUBLIC_KEY": TELNYX.public_key,
+    "ALAW_PUBLIC_KEY": TELNYX_ALAW.public_key,
+    "VONAGE_SIGNATURE_SECRET": Vonage.secret,
+}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("carriers")
+    with Server(folder, "--engines", "instant", config=CONFIG, environ=ENVIRON) as running:
+        yield running
+
+
+async def whole_call(line: Server, name: str) -> Phone:
+    async with carriers.ring(line, DIALECTS[name], f"whole-{name}") as phone:
+        phone.say(HOW_ARE_YOU)
+        await phone.answered()
+        return phone
+
+
+async def cut_call(line: Server, name: str) -> tuple[Phone, float]:
+    """The caller speaks over the answer; and when that began."""
+    async with carriers.ring(line, DIALECTS[name], f"cut-{name}") as phone:
+        phone.say(HOW_ARE_YOU)
+        await phone.until(lambda: phone.first_heard, "an answer")
+        await asyncio.sleep(1.0)
+        began = time.monotonic()
+        phone.say(HOW_ARE_YOU)
+        await phone.until(lambda: phone.flushed_at, "the flush")
+        await asyncio.sleep(0.5)
+        return phone, began
+
+
+@pytest.fixture(scope="module")
+def calls(line: Server) -> dict[str, Phone]:
+    """A whole call of each carrier, all at once."""
+
+    async def all_at_once() -> dict[str, Phone]:
+        return dict(zip(DIALECTS, await asyncio.gather(*(whole_call(line, name) for name in DIALECTS)), strict=True))
+
+    return asyncio.run(all_at_once())
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_caller_speaks_and_hears_the_whole_answer(calls: dict[str, Phone], name: str) -> None:
+    phone = calls[name]
+    heard = np.concatenate([pcm for _, pcm in phone.arrived])
+    assert 4.9 < len(heard) / phone.dialect.rate < 5.1
+    assert abs(loudest_hz(heard, phone.dialect.rate) - 440) < 5
+    assert phone.marks_answered > 5
+
+
+@pytest.mark.parametrize("name", ["telnyx", "vonage"])
+async def test_who_talks_over_the_bot_silences_it_and_the_turn_keeps_what_was_heard(line: Server, name: str) -> None:
+    turns = re.findall(r"barge_in_ms=[\d.]+ heard_ms=([\d.]+)", line.log())
+    phone, began = await cut_call(line, name)
+    flushed_at = phone.flushed_at[0]
+    assert flushed_at - began < 2.0, "the clip begins with a breath, and voice takes a quarter of a second"
+    assert not [at for at, _ in phone.arrived if 0 < at - flushed_at < 0.5], "nothing of the old answer after the flush"
+    heard = re.findall(r"barge_in_ms=[\d.]+ heard_ms=([\d.]+)", line.log())[len(turns) :]
+    assert phone.first_heard is not None
+    assert [float(ms) for ms in heard] == [pytest.approx((flushed_at - phone.first_heard) * 1000, abs=250)]
+    await line.until_calls(0)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_the_session_knows_who_called_whom_and_hears_keys(line: Server, name: str) -> None:
+    async with carriers.ring(line, DIALECTS[name], f"key-{name}") as phone:
+        await line.until_calls(1)
+        [call] = await line.sessions()
+        assert call["caller"]["number"].removeprefix("+") == carriers.CALLER.removeprefix("+")
+        assert call["caller"]["dialled"].removeprefix("+") == carriers.DIALLED.removeprefix("+")
+        assert call["agent"] == ("sales" if name == "telnyx" else "default")
+        async with websockets.connect(
+            f"{line.url.replace('http', 'ws')}/v1/realtime?call_id={call['call_id']}",
+            additional_headers={"Authorization": f"Bearer {API_KEY}"},
+        ) as sideband:
+            created = orjson.loads(await asyncio.wait_for(sideband.recv(), 5))
+            if name == "telnyx":
+                assert created["session"]["instructions"] == "You sell to +15550001111, who has plan gold."
+            await phone.press("7")
+            while (event := orjson.loads(await asyncio.wait_for(sideband.recv(), 5)))["type"] != KEY:
+                pass
+            assert event["event"] == "7"
+    await line.until_calls(0)
+
+
+KEY = "input_audio_buffer.dtmf_event_received"
+
+
+def test_no_number_is_in_the_log(calls: dict[str, Phone], line: Server) -> None:
+    assert carriers.CALLER.removeprefix("+") not in line.log()
+    assert carriers.DIALLED.removeprefix("+") not in line.log()
