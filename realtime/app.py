@@ -18,6 +18,7 @@ from media.pacer import Pacer
 from media.peer import Peer
 from media.vad import Vad
 from realtime import problems
+from realtime.adapters.base import EngineError
 from realtime.adapters.catalogue import Catalogue
 from realtime.gateway.routes import gateway_routes, open_gateway
 from realtime.live import hooks
@@ -181,14 +182,18 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
 
 
 @asynccontextmanager
-async def _lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
     if services.settings.server.api_key is not None:
         services.api_keys.add_fixed(services.settings.server.api_key.get_secret_value())
     services.pacer.start()
     starting = asyncio.create_task(services.catalogue.start())
     await _warm_up(services)  # meanwhile the engines' processes come up
     services.vad.load()
-    await starting
+    try:
+        await starting
+    except EngineError as error:
+        app.state.unable = str(error)  # so that whoever started us can say it in a line
+        raise
     await services.webhooks.start()
     services.watchdog.start()
     try:

@@ -64,9 +64,10 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Check]
     checks = [_check_aiortc(), _check_data_folder(settings)]
     if checks[-1].state == "ok":
         checks.append(await _check_keys(settings))
-    checks += [await _check_port(settings), *_check_engines(settings)]
+    checks += [await _check_port(settings), *_check_engines(settings), *await _check_custom(settings)]
     for name, vendor in settings.vendors.items():
-        checks.append(await _check_vendor(name, vendor))
+        if not vendor.is_custom:
+            checks.append(await _check_vendor(name, vendor))
     checks += _check_prices(settings)
     checks += [*_check_network(settings), _check_public_address(settings), *await _check_ice(settings)]
     if environ.get("OPENAI_API_KEY") and not settings.vendors:
@@ -151,6 +152,26 @@ def _check_engines(settings: Settings) -> list[Check]:
     if uses_embedded and missing:
         advice = 'pip install "infrai-realtime[local]"'
         checks.append(Check("embedded engines", "warn", f"not installed: {', '.join(missing)}", advice))
+    return checks
+
+
+async def _check_custom(settings: Settings) -> list[Check]:
+    """Engines of the user's own: whether each can be imported, made and started."""
+    try:
+        engines = Catalogue(settings).custom()
+    except (EngineError, UnknownEngine):
+        return []  # told already
+    checks = []
+    for engine in engines:
+        title = f"engine {engine.info.name}"
+        try:
+            await engine.start()
+            checks.append(Check(title, "ok", f"starts, as {engine.info.kind}"))
+        except EngineError as error:
+            advice = "its module must be importable from the folder in which the server is started"
+            checks.append(Check(title, "fail", str(error), advice))
+        finally:
+            await engine.close()
     return checks
 
 

@@ -93,12 +93,13 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str], consol
             show(_facts(settings, options, environ, port, app.state.services.catalogue.infos(), prepared), console)
 
         server = _Server(_uvicorn_config(app, options), say)
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not hasattr(app.state, "unable"))
         try:
             server.run(sockets=[listener])
         except KeyboardInterrupt:
             return  # uvicorn has stopped in order and only repeats the signal
         if not server.started:
-            raise CannotServe("the server did not start; the log above says why")
+            raise CannotServe(getattr(app.state, "unable", "the server did not start; the log above says why"))
 
 
 def listen(host: str, port: int) -> socket.socket:

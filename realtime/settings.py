@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
 from realtime.settings_types import (
+    PYTHON,
     Capability,
     DataPath,
     EngineRef,
@@ -38,6 +39,7 @@ from realtime.settings_types import (
     Task,
     TurnUrl,
     UdpPorts,
+    VendorKind,
     WebhookEvent,
     WebhookSecret,
     as_list,
@@ -46,7 +48,7 @@ from realtime.toml_lines import KeyPath, line_of, locate
 from token_service import ice as token_ice
 from token_service.ice import IceConfig
 
-__all__ = ["EngineRef", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
+__all__ = ["PYTHON", "EngineRef", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
 
 MAX_FILE_BYTES = 1 << 20
 """A settings file is written by hand; more than this is some other file."""
@@ -72,15 +74,21 @@ class ServerSettings(Section):
 
 
 class VendorSettings(Section):
-    """`[vendors.NAME]`: an address with an API, and the key for it."""
+    """`[vendors.NAME]`: an address with an API, and the key for it; or engines of the user's own."""
 
-    kind: Literal["openai", "anthropic", "gemini"] = "openai"
-    """Every OpenAI-compatible address is `openai`."""
+    kind: VendorKind = "openai"
+    """Every OpenAI-compatible address is `openai`; `python:module:Class` is a class of the user's own."""
     base_url: HttpUrl | None = None
     key: Secret | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     speech_format: Literal["pcm", "wav"] = "pcm"
     """What this address can stream speech as; raw pcm is 24 kHz mono int16."""
+    options: dict[str, Any] = {}
+    """For a class of the user's own: what its constructor gets by name."""
+
+    @property
+    def is_custom(self) -> bool:
+        return self.kind.startswith(PYTHON)
 
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]

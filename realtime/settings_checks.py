@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from realtime.mistakes import Finding, nearest, suggest
+from realtime.settings_types import PYTHON
 from realtime.toml_lines import KeyPath
 from signaling.telephony.carriers import CARRIERS
 
@@ -34,7 +35,7 @@ _ROUTE_KINDS = {"embed": "embed", "image": "image", "tts": "tts", "asr": "stt"}
 
 def check_references(data: Mapping[str, Any]) -> list[Finding]:
     """Vendors, models and engines that are named but not there, or there twice, or of the wrong kind."""
-    engines = _Engines(set(_table(data, "vendors")), _model_kinds(data))
+    engines = _Engines(set(_table(data, "vendors")), _custom_vendors(data), _model_kinds(data))
     return [
         *_check_vendors(data),
         *_check_models(data, engines.vendors),
@@ -49,6 +50,8 @@ def check_references(data: Mapping[str, Any]) -> list[Finding]:
 @dataclass(frozen=True, slots=True)
 class _Engines:
     vendors: set[str]
+    custom: set[str]
+    """Vendors that are classes of the user's own: the name alone is an engine."""
     models: Mapping[str, str | None]
     """Kind by id; None where the kind itself is a mistake."""
 
@@ -64,6 +67,8 @@ class _Engines:
         vendor, slash, model = ref.partition("/")
         if slash and vendor in self.vendors and model:
             return None
+        if ref in self.custom:
+            return None if kind in _CALL_KINDS else (f"`{ref}` is an engine for calls, not for {_KINDS[kind]}", "")
         if ref in self.vendors:
             return f"`{ref}` is a vendor; name one of its models", f'write "{ref}/MODEL"'
         if slash and model:
@@ -82,12 +87,36 @@ def _check_vendors(data: Mapping[str, Any]) -> Iterator[Finding]:
     for name, vendor in _table(data, "vendors").items():
         if name in BUILT_IN:
             yield Finding(("vendors", name), f"`{name}` is built in and cannot be a vendor", "give it another name")
-        if isinstance(vendor, dict) and "base_url" not in vendor and "key" not in vendor:
-            kind = vendor.get("kind", "openai")
+        if not isinstance(vendor, dict):
+            continue
+        kind = vendor.get("kind", "openai")
+        if isinstance(kind, str) and kind.startswith(PYTHON):
+            yield from _check_options(name, vendor.get("options"))
+        elif "options" in vendor:
+            yield Finding(("vendors", name, "options"), "options are for a class of your own", "remove them")
+        elif "base_url" not in vendor and "key" not in vendor:
             variable = {"anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}.get(str(kind), "OPENAI_API_KEY")
             owner = {"anthropic": "Anthropic", "gemini": "Google"}.get(str(kind), "OpenAI")
             hint = f'add key = "env:{variable}", or base_url = "http://..." for another address'
             yield Finding(("vendors", name), f"without base_url this is {owner} itself, which needs a key", hint)
+
+
+def _check_options(name: str, options: Any) -> Iterator[Finding]:
+    for key, value in _table({"options": options}, "options").items():
+        if not key.isidentifier():
+            message = f"`{key}` cannot be the name of an argument"
+            yield Finding(("vendors", name, "options", key), message, "letters, digits and _ only")
+        if not _is_plain(value):
+            message = "expected text, a number, true or false, or lists and tables of them"
+            yield Finding(("vendors", name, "options", key), message)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(each) for each in value.values())
+    if isinstance(value, list):
+        return all(_is_plain(each) for each in value)
+    return isinstance(value, str | bool | int | float)
 
 
 def _check_models(data: Mapping[str, Any], vendors: set[str]) -> Iterator[Finding]:
@@ -103,6 +132,9 @@ def _check_models(data: Mapping[str, Any], vendors: set[str]) -> Iterator[Findin
                 )
             seen.add(name)
         own = _table(_table(data, "vendors"), vendor).get("kind") if isinstance(vendor, str) else None
+        if vendor in _custom_vendors(data) and model.get("kind") in set(_KINDS) - set(_CALL_KINDS):
+            message = "a class of your own serves calls: speech to text, chat or text to speech"
+            yield Finding(("models", index, "kind"), message, 'write kind = "stt", "chat" or "tts"')
         if own in ("anthropic", "gemini") and model.get("kind") in set(_KINDS) - {"chat"}:
             message = f"a vendor of kind `{own}` has chat models only"
             yield Finding(("models", index, "kind"), message, 'write kind = "chat", or name another vendor')
@@ -222,6 +254,11 @@ def _model_kinds(data: Mapping[str, Any]) -> dict[str, str | None]:
         if isinstance(model.get("id"), str):
             kinds[model["id"]] = model.get("kind") if model.get("kind") in _KINDS else None
     return kinds
+
+
+def _custom_vendors(data: Mapping[str, Any]) -> set[str]:
+    vendors = _table(data, "vendors")
+    return {name for name in vendors if str(_table(vendors, name).get("kind", "")).startswith(PYTHON)}
 
 
 def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -23,7 +23,13 @@ from realtime.mistakes import nearest, refuse
 MAX_SECRET_BYTES = 64 << 10
 
 EngineRef = str
-"""`embedded`, `instant`, `VENDOR/MODEL`, or the `id` of one of `[[models]]`."""
+"""`embedded`, `instant`, `VENDOR/MODEL`, the `id` of one of `[[models]]`, or a vendor that is a class of one's own."""
+
+PYTHON = "python:"
+"""Before `module:name` where the settings name code of the user's own."""
+
+APIS = ("openai", "anthropic", "gemini")
+"""What a vendor may speak; every OpenAI-compatible address is `openai`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,19 @@ def _udp_ports(value: str) -> str:
     return f"{int(match[1])}-{int(match[2] or match[1])}"
 
 
+_SPEC = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+
+
+def _vendor_kind(value: str) -> str:
+    if value in APIS or (value.startswith(PYTHON) and re.fullmatch(_SPEC, value.removeprefix(PYTHON))):
+        return value
+    if value.startswith("python"):
+        raise refuse("a class of your own is named by its module", 'for example "python:my_engines:MyVoice"')
+    close = nearest(value, APIS)
+    hint = f"did you mean `{close}`?" if close else "a class of your own is python:module:Class"
+    raise refuse(f"expected {', '.join(repr(api) for api in APIS)} or 'python:module:Class'", hint)
+
+
 _TOOL_KEYS = {"type", "name", "description", "parameters", "strict"}
 _TOOL_EXAMPLE = '{ type = "function", name = "look_up", description = "...", parameters = { type = "object" } }'
 
@@ -181,6 +200,7 @@ def _name(value: str) -> str:
     return value
 
 
+VendorKind = Annotated[str, AfterValidator(_vendor_kind)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, AfterValidator(_name)]
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]

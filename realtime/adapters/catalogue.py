@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
 from realtime.adapters.base import ChatModel, Embedder, EngineInfo, ImageGenerator, SpeechToText, TextToSpeech
 from realtime.adapters.breaker import Breaker
+from realtime.adapters.custom.engines import Custom, CustomChat, CustomSpeechToText, CustomTextToSpeech
 from realtime.adapters.embedded.drawing import Placeholder
 from realtime.adapters.embedded.eyes import Eyes
 from realtime.adapters.embedded.hashing import HashingEmbedder
@@ -115,6 +116,10 @@ class Catalogue:
     def infos(self) -> list[EngineInfo]:
         """The engines that any agent uses, each once, the default agent's first."""
         return [engine.info for engine in self._used().values()]
+
+    def custom(self) -> list[Custom]:
+        """Engines of the user's own that any agent uses, to be tried by themselves."""
+        return [engine for engine in self._used().values() if isinstance(engine, Custom)]
 
     def known_models(self) -> list[str]:
         """Names that a caller may give for the chat model: references, and the models' own names."""
@@ -284,6 +289,8 @@ class Catalogue:
         vendor, slash, name = ref.partition("/")
         if slash and name and vendor in self._settings.vendors:
             return self._of_vendor(kind, vendor, name, None)
+        if ref in self._settings.vendors and self._settings.vendors[ref].is_custom:
+            return self._custom(kind, ref, None)
         raise UnknownEngine(ref, kind, self._known(kind))
 
     def _known(self, kind: Kind) -> list[str]:
@@ -296,6 +303,8 @@ class Catalogue:
 
         if vendor_name not in self._settings.vendors:
             raise UnknownEngine(model, kind, self._known(kind), f"there is no vendor {vendor_name!r}")
+        if self._settings.vendors[vendor_name].is_custom:
+            return self._custom(kind, vendor_name, model)
         if self._settings.vendors[vendor_name].kind != "openai":
             return self._of_own_sdk(kind, vendor_name, model, settings)
         vendor = self._vendors.get(vendor_name)
@@ -313,6 +322,18 @@ class Catalogue:
                 return openai_media.OpenAIEmbedder(vendor, model)
             case "image":
                 return openai_media.OpenAIImages(vendor, model)
+
+    def _custom(self, kind: Kind, vendor_name: str, model: str | None) -> Engine:
+        """A class of the user's own; it is imported in its own process, when it is started."""
+        vendor = self._settings.vendors[vendor_name]
+        match kind:
+            case "stt":
+                return CustomSpeechToText(vendor_name, vendor, model)
+            case "chat":
+                return CustomChat(vendor_name, vendor, model)
+            case "tts":
+                return CustomTextToSpeech(vendor_name, vendor, model)
+        raise UnknownEngine(vendor_name, kind, self._known(kind), f"{vendor_name!r} is an engine for calls")
 
     def _of_own_sdk(self, kind: Kind, vendor_name: str, model: str, settings: ModelSettings | None) -> Engine:
         """A model of a vendor whose own SDK is an extra of ours."""

@@ -48,6 +48,8 @@ def offers(settings: Settings, *, override: Literal["instant"] | None = None) ->
     found = {(model.kind, model.ref): model for model in _configured(settings)}
     for kind, ref in (*_of_calls(settings), *_of_routes(settings)):
         vendor, _, name = ref.partition("/")
+        if not name and ref in settings.vendors:
+            vendor = name = ref  # a class of the user's own
         known = any(m.kind == kind and f"{m.vendor}/{m.name}" == ref for m in found.values())
         if name and vendor in settings.vendors and not known:
             found.setdefault((kind, ref), Model(name, vendor, name, kind, ref, caps_of(settings, vendor, kind)))

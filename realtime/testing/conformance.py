@@ -248,7 +248,9 @@ async def _check_tools(engine: ChatModel) -> None:
     asked = [Message("user", "what is the weather in london")]
     deltas = await converse(engine, ChatRequest(asked, [WEATHER], "tool:get_weather"))
     check_deltas(deltas)
-    [(_, name, arguments)] = called(deltas)
+    calls = called(deltas)
+    assert len(calls) == 1, "it calls the one tool it is told to; Abilities(tools=False) is for a model without tools"
+    [(_, name, arguments)] = calls
     assert name == "get_weather"
     assert isinstance(arguments, dict)
     assert isinstance(arguments["location"], str)

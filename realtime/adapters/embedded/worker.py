@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 _MAIN = "realtime.adapters.embedded.worker_main"
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TMP", "TEMP", "SYSTEMROOT", "LD_LIBRARY_PATH")
 """What a worker gets of the server's environment; never the vendors' keys."""
-_LOG_LINES = 50
-"""Lines of its stderr that one worker may write into our log."""
 _LOG_WIDTH = 300
 _KILL_AFTER_S = 1.0
 """Seconds a worker has to end after it was asked to."""
@@ -56,13 +54,15 @@ class WorkerState(Enum):
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
     """`window`: items in flight per stream. `unread_bytes`: data sent per stream and not yet worked off
-    (60 s of 16 kHz audio). `stall_seconds`: without an answer, a worker is replaced."""
+    (60 s of 16 kHz audio). `stall_seconds`: without an answer, a worker is replaced.
+    `log_lines`: of its stderr that one worker may write into our log."""
 
     streams: int = 256
     window: int = 32
     unread_bytes: int = 1_920_000
     start_seconds: float = 20.0
     stall_seconds: float = 12.0
+    log_lines: int = 50
     backoff_seconds: float = 0.25
     backoff_max_seconds: float = 5.0
 
@@ -140,12 +140,21 @@ class WorkerStream:
 
 
 class Worker:
-    """`engine`: `package.module:function`, which the worker imports and calls with `options`."""
+    """`engine`: `package.module:function`, which the worker imports and calls with `options`. `main`: the module
+    that runs it. `environ`: in place of the bare environment that engines of ours get."""
 
     def __init__(
-        self, engine: str, options: Mapping[str, Any] | None = None, *, limits: WorkerLimits | None = None
+        self,
+        engine: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        limits: WorkerLimits | None = None,
+        main: str = _MAIN,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.engine = engine
+        self._main = main
+        self._environ = environ
         self.limits = limits or WorkerLimits()
         self.described: Mapping[str, Any] = {}
         """What the engine said of itself when it was ready."""
@@ -260,11 +269,11 @@ class Worker:
 
     async def _spawn(self) -> Process:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", _MAIN, self.engine),
+            *(sys.executable, "-P", "-m", self._main, self.engine),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
-            env=_environment(),
+            env=_environment() if self._environ is None else _with_our_paths(self._environ),
             # A Ctrl-C in the terminal is for the server, which ends its workers itself.
             start_new_session=True,
         )
@@ -319,9 +328,9 @@ class Worker:
         while block := await process.stderr.read(4096):
             for line in block.decode("utf-8", "replace").splitlines():
                 lines += 1
-                if lines <= _LOG_LINES and line.strip():
+                if lines <= self.limits.log_lines and line.strip():
                     logger.info("worker %s: %s", self.engine, line[:_LOG_WIDTH])
-                elif lines == _LOG_LINES + 1:
+                elif lines == self.limits.log_lines + 1:
                     logger.info("worker %s: more of its output is dropped", self.engine)
 
     # --- for streams --------------------------------------------------------------------------------
@@ -353,18 +362,24 @@ class Worker:
 
 def _environment() -> dict[str, str]:
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return environment | {
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry),
-        "PYTHONUNBUFFERED": "1",
+    return _with_our_paths(environment) | {
         # Engines here use one core; a pool of threads per worker would only cost memory.
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
 
 
+def _with_our_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """What this process can import, its child can."""
+    own = [os.path.abspath(entry) for entry in sys.path if entry]
+    given = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    paths = os.pathsep.join(dict.fromkeys([*given, *own]))
+    return {**environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+
+
 def _failure(frame: Frame, engine: str) -> EngineError:
     code, message = str(frame.head.get("code", "engine_error")), str(frame.head.get("message", "failed"))
-    return EngineError(message, code=code, engine=engine)
+    return EngineError(message, code=code, engine=engine, retryable=frame.head.get("retryable") is not False)
 
 
 async def _how_it_ended(process: Process) -> str:

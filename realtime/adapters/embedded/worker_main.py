@@ -202,14 +202,14 @@ def _report(out: Output, error: Exception) -> None:
     out.fail(code, f"{type(error).__name__}: {error}")
 
 
-def _separate_stdout() -> BinaryIO:
+def separate_stdout() -> BinaryIO:
     """Frames keep the real stdout; what libraries print goes to stderr."""
     frames = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return frames
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
@@ -218,12 +218,12 @@ def _die_with(parent: int) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sink = _separate_stdout()
+    sink = separate_stdout()
     pipe = Pipe(sys.stdin.buffer, sink)
     hello = pipe.read()
     if hello is None:
         return
-    _die_with(int(hello.head.get("parent", 0)))
+    die_with(int(hello.head.get("parent", 0)))
     module, _, function = sys.argv[1].partition(":")
     try:
         engine: Engine = getattr(importlib.import_module(module), function)(hello.head.get("options", {}))
