@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import limit, machine, report
 from benchmarks.figures import Json
-from benchmarks.server import free_port, _is_ready, serve
+from benchmarks.server import _is_ready, free_port, serve
 
 CONFIG = "[limits]\ncalls = 2000\ntokens_per_minute = 100000\nloop_lag_ms = 1000\n"
 """The load is given, not admitted: what is measured is what it costs."""
