@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from media.audio import Pcm
 from media.playout import Playout, PlayoutEvent
@@ -90,3 +90,11 @@ class Leg(Protocol):
 
     async def close(self, reason: str = "hangup") -> None:
         """Hang up. Idempotent; `on_closed` has been called when this returns."""
+
+
+@runtime_checkable
+class Transfers(Protocol):
+    """A leg whose carrier can pass the call on; whether it does is in its `abilities`."""
+
+    async def transfer(self, target: str) -> None:
+        """To a number or SIP address, as the carrier writes them. Raises when the carrier refuses."""

@@ -20,6 +20,9 @@ from media.vad import Vad
 from realtime import problems
 from realtime.adapters.base import EngineError
 from realtime.adapters.catalogue import Catalogue
+from realtime.agents.agent import Agent
+from realtime.agents.house import Agents
+from realtime.agents.usercode import OwnThread
 from realtime.gateway.routes import gateway_routes, open_gateway
 from realtime.live import hooks
 from realtime.live.client_secrets import client_secret_routes
@@ -70,6 +73,7 @@ class Services:
     vad: Vad
     metrics: Metrics
     webhooks: Webhooks
+    agents: Agents
     sessions: Sessions
     pacer: Pacer
     network: Network
@@ -88,15 +92,19 @@ class Services:
         return self.ice.for_session(claims.session_id, self.settings.token.ttl_seconds, claims.issued_at)
 
 
-def create_app(settings: Settings, *, engines: Literal["instant"] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, engines: Literal["instant"] | None = None, agents: Sequence[Agent] = ()
+) -> FastAPI:
     """The whole server as an ASGI application.
 
-    `engines="instant"` replaces every engine by one that answers at once, for measuring. Raises
+    `engines="instant"` replaces every engine by one that answers at once, for measuring. `agents` are the
+    developer's own, over those of the settings. Raises `BotError` for agents that cannot be used,
     `media.aiortc_private.UnsupportedAiortc` when the installed aiortc is not the one we know, and
     `StoreError` or `KeyFileError` when the data folder cannot be used.
     """
     aiortc_private.check()
     services = _services(settings, engines)
+    services.agents.adopt(agents)
     app = FastAPI(title="infrai-realtime", version=VERSION, lifespan=partial(_lifespan, services))
     app.state.services = services
     problems.install(app)
@@ -146,6 +154,7 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
     catalogue = Catalogue(settings, override=engines)
     policy = Policy(settings, catalogue)
     webhooks = Webhooks(store, partial(hooks.endpoint, settings))
+    agents = Agents(settings, catalogue, OwnThread())
     vad, metrics, watchdog = Vad(), Metrics(), Watchdog()
     tokens = Tokens(SigningKeys.load_or_create(folder), settings.token.issuer, settings.token.audience)
     api_keys, used_tokens, ice = ApiKeys(store), UsedTokens(store), settings.ice.config()
@@ -169,7 +178,8 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
         vad=vad,
         metrics=metrics,
         webhooks=webhooks,
-        sessions=Sessions(settings, catalogue, policy, vad, metrics, store, webhooks, lambda: watchdog.lag_ms),
+        agents=agents,
+        sessions=Sessions(settings, catalogue, policy, vad, metrics, store, webhooks, agents, lambda: watchdog.lag_ms),
         pacer=Pacer(),
         network=Network(
             interfaces=settings.network.interfaces,
@@ -196,11 +206,13 @@ async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
         raise
     await services.webhooks.start()
     services.watchdog.start()
+    services.agents.start()
     try:
         yield
     finally:
         services.watchdog.stop()
         await services.sessions.drain()
+        await services.agents.close()
         await services.webhooks.close()
         await services.catalogue.close()
         services.pacer.stop()

@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -18,6 +18,7 @@ import typer
 from realtime.presets import PRESETS, PresetName
 
 if TYPE_CHECKING:
+    from realtime.agents.loading import Bot
     from realtime.settings import Settings
     from realtime.store.base import Store
     from token_service.api_keys import ApiKey, ApiKeys
@@ -65,6 +66,9 @@ def main(show_version: Annotated[bool, typer.Option("--version", help="Print the
 
 @app.command()
 def serve(
+    bot: Annotated[
+        str | None, typer.Argument(help="Your own agents: a Python file, or module:agent.", show_default=False)
+    ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. Default 127.0.0.1: this machine only.")
     ] = None,
@@ -92,14 +96,16 @@ def serve(
 ) -> None:
     """Start the server, and say where it is and what to do next.
 
-    Without a settings file it runs the embedded engines, offline and without any key of a vendor.
+    Without a settings file it runs the embedded engines, offline and without any key of a vendor. With
+    bot.py, the agents that it makes answer the calls.
     """
     if (tls_cert is None) != (tls_key is None):
         _stop("--tls-cert and --tls-key go together")
     if tls is not None and tls_cert is not None:
         _stop("--tls self-signed makes a certificate; it does not go with --tls-cert")
     path = _config_path(config)
-    settings = _load(path)
+    own = _load_bot(bot)
+    settings = _load(path, [agent.name for agent in own.agents] if own else ())
     server = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"server": settings.server.model_copy(update=server)})
 
@@ -109,15 +115,17 @@ def serve(
     from media.network import NetworkError
     from realtime.adapters.base import EngineError
     from realtime.adapters.catalogue import UnknownEngine
+    from realtime.agents.loading import BotError
     from realtime.serve import CannotServe, Options, run
     from realtime.settings import SettingsError
     from realtime.store.base import StoreError
     from token_service.keys import KeyFileError
 
-    options = Options(path, tls_cert, tls_key, tls is not None, engines, log_level)
+    options = Options(path, tls_cert, tls_key, tls is not None, engines, log_level, own)
     try:
         run(settings, options, os.environ, Console())
     except (
+        BotError,
         CannotServe,
         EngineError,
         KeyFileError,
@@ -345,15 +353,25 @@ def _config_path(option: Path | None) -> Path | None:
     return here if here.exists() else None
 
 
-def _load(path: Path | None) -> Settings:
+def _load(path: Path | None, agents: Collection[str] | None = None) -> Settings:
+    """`agents`: names of the developer's own; None where the command does not load them."""
     from realtime.settings import SettingsError, load
 
     try:
-        return load(path, os.environ)
+        return load(path, os.environ, agents=agents)
     except SettingsError as error:
         count = len(error.mistakes)
         typer.echo(f"{error}\n\n{count} {'mistake' if count == 1 else 'mistakes'} in the settings.", err=True)
         raise typer.Exit(1) from None
+
+
+def _load_bot(spec: str | None) -> Bot | None:
+    from realtime.agents.loading import BotError, load
+
+    try:
+        return None if spec is None else load(spec)
+    except BotError as error:
+        _stop(str(error))
 
 
 def _find_key(settings: Settings) -> str | None:

@@ -37,6 +37,8 @@ class Facts:
     key: str | None
     notices: Sequence[str]
     link: str | None = None
+    bot: str | None = None
+    """The developer's own agents, and where they come from."""
 
 
 Section = tuple[str, list[str]]
@@ -51,6 +53,7 @@ def sections(facts: Facts) -> list[Section]:
             [
                 f"settings  {facts.config or 'none: embedded engines (`realtime init` writes a file)'}",
                 f"data      {facts.data}",
+                *([f"agents    {facts.bot}"] if facts.bot else []),
                 f"API       {facts.url}/docs",
             ],
         ),

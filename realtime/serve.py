@@ -28,6 +28,7 @@ from rich.console import Console
 
 from realtime import development_key, self_signed
 from realtime.adapters.base import EngineInfo
+from realtime.agents.loading import Bot
 from realtime.app import create_app
 from realtime.local import command_name, local_url, open_store
 from realtime.noticed import is_loopback, notices
@@ -65,6 +66,8 @@ class Options:
     """TLS with a certificate of our own instead of those two."""
     engines: Literal["instant"] | None = None
     log_level: str = "info"
+    bot: Bot | None = None
+    """The developer's own agents."""
 
 
 class _Server(uvicorn.Server):
@@ -79,7 +82,7 @@ class _Server(uvicorn.Server):
 
 
 def run(settings: Settings, options: Options, environ: Mapping[str, str], console: Console) -> None:
-    """Serve until told to stop. Raises `CannotServe`, `SettingsError`, or what `create_app` raises."""
+    """Serve until told to stop. Raises `CannotServe`, `SettingsError`, `BotError`, or what `create_app` raises."""
     configure_logging(options.log_level)
     if options.self_signed:
         options = _with_certificate(settings, options)
@@ -87,7 +90,7 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str], consol
     with listener:
         port = listener.getsockname()[1]
         prepared = asyncio.run(_prepare(settings, page_url(settings, port, tls=options.tls_cert is not None)))
-        app = create_app(settings, engines=options.engines)
+        app = create_app(settings, engines=options.engines, agents=options.bot.agents if options.bot else ())
 
         def say() -> None:
             show(_facts(settings, options, environ, port, app.state.services.catalogue.infos(), prepared), console)
@@ -225,6 +228,7 @@ def _facts(
         public_url=settings.server.public_url,
         config=options.config,
         data=folder,
+        bot=None if options.bot is None else f"{options.bot.spec}: {', '.join(a.name for a in options.bot.agents)}",
         engines=engines,
         command=command_name(),
         question=str(EXAMPLE) if EXAMPLE.exists() else "question.wav",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +39,7 @@ from realtime.settings_types import (
     Task,
     TurnUrl,
     UdpPorts,
+    VariableName,
     VendorKind,
     WebhookEvent,
     WebhookSecret,
@@ -49,6 +50,9 @@ from token_service import ice as token_ice
 from token_service.ice import IceConfig
 
 __all__ = ["PYTHON", "EngineRef", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
+
+PYTHON = "python:"
+"""Before `module:function` where a chat model could stand: a function that answers the turns."""
 
 MAX_FILE_BYTES = 1 << 20
 """A settings file is written by hand; more than this is some other file."""
@@ -172,10 +176,18 @@ class AgentSettings(Section):
     """The bot's own voice coming back over WebRTC does not interrupt it."""
     tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
     """OpenAI function tools, answered by the caller's client."""
+    variables: Annotated[dict[VariableName, str], Field(max_length=64)] = {}
+    """What `{{name}}` stands for in instructions and greeting, where a call brings nothing else."""
     locked: list[LockableField] = []
     """Top-level session fields that neither a token's `session` nor `session.update` may change."""
     max_call_seconds: Annotated[float, Field(gt=0)] | None = None
     webhooks: WebhookSettings = WebhookSettings()
+
+    @property
+    def turn_function(self) -> str | None:
+        """`module:function` of the developer's own that answers the turns."""
+        refs = self.chat or ()
+        return next((ref.removeprefix(PYTHON) for ref in refs if ref.startswith(PYTHON)), None)
 
 
 class LiveSettings(Section):
@@ -341,11 +353,14 @@ ENVIRONMENT: Mapping[str, tuple[str, str]] = {
 """What each variable overrides. An empty variable counts as unset."""
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+def load(
+    path: Path | None = None, environ: Mapping[str, str] | None = None, *, agents: Collection[str] | None = ()
+) -> Settings:
     """The validated settings out of `path` (else `REALTIME_CONFIG`, else no file) and the environment.
 
-    Raises `SettingsError` with every mistake that was found. Nothing else is read or written but the
-    files that `file:PATH` secrets name.
+    `agents`: names of the developer's own, which the file may use; None when they are not known here. Raises
+    `SettingsError` with every mistake that was found. Nothing else is read or written but the files that
+    `file:PATH` secrets name.
     """
     environ = os.environ if environ is None else environ
     if path is None and environ.get("REALTIME_CONFIG"):
@@ -361,7 +376,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         settings = Settings.model_validate(data, strict=True, context=source)
     except ValidationError as error:
         found += findings(error.errors(include_url=False), Settings)
-    found += check_references(data)
+    found += check_references(data, agents)
     if settings is None or found:
         raise SettingsError(_placed(found, locate(text), overridden), path)
     return settings

@@ -6,7 +6,7 @@ wrong name in another. Anything of an unexpected type is passed over here; valid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,11 @@ _ROUTE_KINDS = {"embed": "embed", "image": "image", "tts": "tts", "asr": "stt"}
 """What `[routes.NAME]` lists; chat models for every other name."""
 
 
-def check_references(data: Mapping[str, Any]) -> list[Finding]:
-    """Vendors, models and engines that are named but not there, or there twice, or of the wrong kind."""
+def check_references(data: Mapping[str, Any], agents: Collection[str] | None = ()) -> list[Finding]:
+    """Vendors, models and engines that are named but not there, or there twice, or of the wrong kind.
+
+    `agents`: names beside those of the file; None when they are not known, and no name is a mistake.
+    """
     engines = _Engines(set(_table(data, "vendors")), _custom_vendors(data), _model_kinds(data))
     return [
         *_check_vendors(data),
@@ -42,7 +45,7 @@ def check_references(data: Mapping[str, Any]) -> list[Finding]:
         *_check_engine_references(data, engines),
         *_check_tools(data),
         *_check_ice(data),
-        *_check_telephony(data),
+        *_check_telephony(data, agents),
         *_check_webhooks(data),
     ]
 
@@ -150,7 +153,8 @@ def _check_engine_references(data: Mapping[str, Any], engines: _Engines) -> Iter
     ]
     for name, agent in _table(data, "agents").items():
         if isinstance(agent, dict):
-            places += [(("agents", name, kind), agent.get(kind), kind) for kind in _CALL_KINDS]
+            own = {**agent, "chat": _without_functions(agent.get("chat"))}
+            places += [(("agents", name, kind), own.get(kind), kind) for kind in _CALL_KINDS]
     for name, voice in _table(data, "voices").items():
         if isinstance(voice, dict) and isinstance(voice.get("engine"), str):
             places.append((("voices", name, "engine"), voice["engine"], "tts"))
@@ -165,6 +169,13 @@ def _check_engine_references(data: Mapping[str, Any], engines: _Engines) -> Iter
             complaint = engines.complaint(ref, kind) if isinstance(ref, str) else None
             if complaint is not None:
                 yield Finding(place, *complaint)
+
+
+def _without_functions(refs: Any) -> Any:
+    """What is left for engines where functions may stand too, in their places."""
+    if isinstance(refs, list):
+        return [None if isinstance(ref, str) and ref.startswith("python:") else ref for ref in refs]
+    return None if isinstance(refs, str) and refs.startswith("python:") else refs
 
 
 def _check_tools(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -201,8 +212,8 @@ def _check_ice(data: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _check_telephony(data: Mapping[str, Any]) -> Iterator[Finding]:
-    agents = {"default", *_table(data, "agents")}
+def _check_telephony(data: Mapping[str, Any], others: Collection[str] | None) -> Iterator[Finding]:
+    agents = {"default", *_table(data, "agents"), *(others or ())}
     for name, line in _table(data, "telephony").items():
         if not isinstance(line, dict):
             continue
@@ -213,7 +224,7 @@ def _check_telephony(data: Mapping[str, Any]) -> Iterator[Finding]:
         places: list[tuple[KeyPath, Any]] = [(("telephony", name, "agent"), line.get("agent"))]
         places += [(("telephony", name, "numbers", number), agent) for number, agent in _table(line, "numbers").items()]
         for path, agent in places:
-            if isinstance(agent, str) and agent not in agents:
+            if others is not None and isinstance(agent, str) and agent not in agents:
                 yield Finding(path, f"there is no agent called `{agent}`", suggest(agent, sorted(agents), "known"))
 
 

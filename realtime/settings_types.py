@@ -200,9 +200,16 @@ def _name(value: str) -> str:
     return value
 
 
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value):
+        raise refuse("a variable's name has letters, digits and `_`, and does not begin with a digit")
+    return value
+
+
 VendorKind = Annotated[str, AfterValidator(_vendor_kind)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, AfterValidator(_name)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
 WebhookSecret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_webhook_secret)]
 DataPath = Annotated[Path, BeforeValidator(_as_path)]

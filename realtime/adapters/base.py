@@ -160,7 +160,10 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
+    """`complete`: a voice may begin with it; nothing belongs to its last sentence that comes later."""
+
     text: str
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from realtime.adapters.instant import InstantChat, InstantRecogniser, InstantVoi
 from realtime.adapters.offers import offers
 from realtime.adapters.routing import Model
 from realtime.mistakes import nearest
-from realtime.settings import AgentSettings, EngineRef, ModelSettings, Settings
+from realtime.settings import PYTHON, AgentSettings, EngineRef, ModelSettings, Settings
 
 if TYPE_CHECKING:
     from realtime.adapters.openai_vendor import OpenAIVendor
@@ -214,7 +214,8 @@ class Catalogue:
         if self._override is not None:
             return (self._override,)
         own: Sequence[EngineRef] | str | None = getattr(agent, kind)
-        refs: Sequence[EngineRef] = getattr(self._settings.live, kind) if own is None else own
+        own = [own] if isinstance(own, str) else [ref for ref in own or () if not ref.startswith(PYTHON)]
+        refs: Sequence[EngineRef] = own or getattr(self._settings.live, kind)
         return tuple(dict.fromkeys([refs] if isinstance(refs, str) else refs))
 
     def _used(self) -> dict[tuple[Kind, EngineRef], Engine]:

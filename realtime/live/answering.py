@@ -69,6 +69,8 @@ class Interrupted:
 class Answering:
     """`on_closed(response, status)`: told, and asked for more effects, when the conversation's response has been made.
 
+    `on_tools(response)`: likewise, when the model has finished a response of the conversation that calls tools.
+
     `client_plays`: audio is delivered to a program that plays it and says itself what was heard.
     """
 
@@ -79,6 +81,7 @@ class Answering:
         playout: CutPlayout,
         engines: Mapping[str, str],
         on_closed: Callable[[Response, Status], list[Effect]],
+        on_tools: Callable[[Response], list[Effect]],
         *,
         client_plays: bool = False,
     ) -> None:
@@ -91,6 +94,7 @@ class Answering:
         self._playout = playout
         self._engines = engines
         self._on_closed = on_closed
+        self._on_tools = on_tools
         self._client_plays = client_plays
         self._generation = 0
         self._held: dict[int, ResponseConfig] = {}
@@ -184,8 +188,8 @@ class Answering:
         if response.turn.first_token_at is None:
             response.turn.first_token_at = now
         match event.delta:
-            case TextDelta(text):
-                effects = response.add_text(text)
+            case TextDelta(text, complete):
+                effects = response.add_text(text, complete=complete)
                 if response.too_long:
                     effects += [StopThinking(response.generation), *self._end_chat(response, ChatEnd("length"))]
                 return effects
@@ -196,6 +200,8 @@ class Answering:
 
     def _end_chat(self, response: Response, ending: ChatEnd) -> list[Effect]:
         effects = response.end_chat(ending)
+        if response.calls_tools and response.config.in_conversation and ending.finish_reason != "length":
+            effects += self._on_tools(response)
         return effects + self._close(response, "completed") if response.voiced else effects
 
     def speech(self, event: SpeechProduced, now: float) -> list[Effect]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from media.endpoint import EndpointSettings
 from realtime.adapters.base import Tool, ToolChoice
+from realtime.live.agent import ServerTool
 from realtime.live.patience import PAUSE_MS
 from realtime.live.wire import Json, WireError, field_path
 from realtime.settings import AgentSettings
@@ -239,6 +240,8 @@ class SessionConfig:
     expires_at: int | None = None
     voices: frozenset[str] = frozenset()
     """Names that a client may give for the voice; empty: any."""
+    server_tools: tuple[ServerTool, ...] = ()
+    """Tools that run here, whatever tools the client brings; of two with one name this is the one."""
     voice_fixed: bool = field(default=False)
     """Set when the first audio was made: the voice no longer changes."""
     _turn: tuple[Json | None, ServerVad | SemanticVad | None] = (None, None)
@@ -316,6 +319,11 @@ class SessionConfig:
                 audio[part]["format"] = _FORMATS[form["type"]].model_validate(form).model_dump()
                 base = _merge(base, {"audio": {part: {"format": None}}})
         self.data = _merge(base, given)
+
+    def hand_over(self, agent: str, instructions: str, voice: str, tools: tuple[ServerTool, ...]) -> None:
+        """Another agent answers: its words, voice and tools, and what the client has set besides."""
+        self.agent, self.server_tools = agent, tools
+        self.data = _merge(self.data, {"instructions": instructions, "audio": {"output": {"voice": voice}}})
 
     def require_voice(self, voice: str | None, param: str, event_id: str | None) -> None:
         """Raises `WireError` for a name that no voice goes by."""
@@ -459,19 +467,24 @@ class ResponseConfig:
                 param="response.audio.output.format",
                 event_id=event_id,
             )
+        in_conversation = given.get("conversation") != "none"
+        own = [server.tool for server in session.server_tools] if in_conversation else []
+        names = {tool.name for tool in own}
+        brought = [
+            Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {})
+            for tool in values["tools"]
+            if tool["name"] not in names
+        ]
         return cls(
             instructions=values["instructions"],
             modality=values["output_modalities"][0],
-            tools=tuple(
-                Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {})
-                for tool in values["tools"]
-            ),
+            tools=(*own, *brought),
             tool_choice=f"tool:{choice['name']}" if isinstance(choice, dict) else choice,
             max_output_tokens=None if limit == "inf" else limit,
             metadata=given.get("metadata"),
             voice=output.get("voice") or session.voice,
             speed=session.speed,
             output_format=output_format,
-            in_conversation=given.get("conversation") != "none",
+            in_conversation=in_conversation,
             input=None if given.get("input") is None else tuple(given["input"]),
         )

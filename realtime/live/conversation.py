@@ -10,8 +10,8 @@ It never touches samples, sockets or clocks; `now` is monotonic seconds.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from media.endpoint import SpeechStarted, SpeechStopped
 from media.playout import PlayoutEvent
@@ -28,37 +28,42 @@ from realtime.live.effects import (
     Configure,
     DropListening,
     Effect,
+    EndCall,
+    HandOver,
+    HangUp,
     Input,
+    SayText,
     Send,
     SpeechFailed,
     SpeechFinished,
     SpeechProduced,
     Tick,
+    ToolReturned,
     Transcribe,
     TranscriptFailed,
     TranscriptHeard,
+    UserIdle,
 )
-from realtime.live.items import History, HistoryError, Item, ItemStatus
+from realtime.live.items import History, HistoryError, Item, ItemStatus, Part
+from realtime.live.quiet import Filler, Goodbye, Idle, Quiet
 from realtime.live.responses import Purpose, Response, Status
-from realtime.live.turntaking import TurnTaking, Verdict
+from realtime.live.toolcalls import Owed, ToolCalls
+from realtime.live.turntaking import Phase, TurnTaking, Verdict
 from realtime.live.wire import WireError
 from realtime.observe.turns import TurnRecord
 
-__all__ = ["UNCLEAR", "Conversation", "CutPlayout"]
+__all__ = ["UNCLEAR", "Conversation", "CutPlayout", "Filler"]
 
 
-@dataclass(frozen=True, slots=True)
-class Filler:
-    """Said when a tool has kept the caller waiting for `after_s` seconds."""
-
-    text: str
-    after_s: float
+MAX_TO_SAY = 20
+"""Sentences of the agent's code that wait to be said."""
 
 
 class Conversation:
     """`greeting`: said as soon as the caller can hear. `engines`: names for the turn records.
 
-    `client_plays`: the other side plays the audio itself, as over a WebSocket.
+    `client_plays`: the other side plays the audio itself, as over a WebSocket. `idle_seconds`: after which,
+    and after each multiple of which, the agent is told that nobody speaks.
     """
 
     def __init__(
@@ -70,20 +75,31 @@ class Conversation:
         filler: Filler | None = None,
         engines: Mapping[str, str] | None = None,
         client_plays: bool = False,
+        idle_seconds: float | None = None,
     ) -> None:
         self.config = config
         self.history = History()
         self._greeting = greeting
-        self._filler = filler
-        self._tool_since: float | None = None
-        """When the model asked for a tool whose result the bot has been waiting for in silence."""
+        self._quiet = Quiet(filler, idle_seconds)
+        self._tools = ToolCalls(config, self.history)
+        self._to_say: deque[str] = deque(maxlen=MAX_TO_SAY)
         self._client_plays = client_plays
         self._turns = TurnTaking()
         self._caller = Caller(config, self.history, self._turns, engines or {}, self._decide)
         self._answering = Answering(
-            config, self.history, playout, engines or {}, self._response_closed, client_plays=client_plays
+            config,
+            self.history,
+            playout,
+            engines or {},
+            self._response_closed,
+            self._tools_called,
+            client_plays=client_plays,
         )
         self._answer_waits = False
+        self._owed = Owed()
+        """What the answer that waits is made of."""
+        self._results_wait = False
+        """Tools returned while the caller spoke."""
         self._unheard = ""
         """What the last false start cut off, kept until the caller has said something."""
         self._wordless: set[str] = set()
@@ -98,6 +114,15 @@ class Conversation:
         return self._answering.active
 
     @property
+    def idle_seconds(self) -> float | None:
+        """After so much silence, and each multiple of it, the agent is told."""
+        return self._quiet.idle_seconds
+
+    @idle_seconds.setter
+    def idle_seconds(self, seconds: float | None) -> None:
+        self._quiet.idle_seconds = seconds
+
+    @property
     def collects_audio(self) -> bool:
         """Audio goes somewhere; otherwise the conversation wants to be told that some has come."""
         return self.config.turn_detection is not None or self._caller.buffering
@@ -105,12 +130,8 @@ class Conversation:
     @property
     def deadline(self) -> float | None:
         """Monotonic seconds at which `Tick` is due."""
-        due = [at for at in (self._caller.deadline, self._idle_deadline, self._filler_deadline) if at is not None]
-        return min(due, default=None)
-
-    @property
-    def _filler_deadline(self) -> float | None:
-        return None if self._filler is None or self._tool_since is None else self._tool_since + self._filler.after_s
+        due = (self._caller.deadline, self._idle_deadline, self._quiet.deadline)
+        return min((at for at in due if at is not None), default=None)
 
     @property
     def _idle_deadline(self) -> float | None:
@@ -134,8 +155,11 @@ class Conversation:
     def handle(self, event: Input, now: float) -> list[Effect]:
         self._now = now
         effects = self._handle(event, now)
-        if self._answering.active is not None or self._turns.speaking is not None or self._answering.sounding:
-            self._idle_since = self._tool_since = None
+        effects += self._say_next() or self._answer_results()
+        busy = self._answering.active is not None or self._turns.speaking is not None or bool(self._answering.sounding)
+        self._quiet.update(now, busy=busy, heard_until=self._idle_since, own_filler=self._tools.filler)
+        if busy:
+            self._idle_since = None
         if self.config.shows_transcripts:
             return effects
         return [effect for effect in effects if not (isinstance(effect, Send) and _tells_words(effect.event))]
@@ -165,10 +189,23 @@ class Conversation:
                 self._idle_since = now + (event.heard_ms / 1000 if self._client_plays else 0.0)
                 return self._answering.played(event)
             case Tick():
-                return [*self._caller.tick(now), *self._idle(now), *self._fill(now)]
+                return [*self._caller.tick(now), *self._idle(now), *self._break_silence(now)]
             case AudioOpened():
+                self._quiet.opened(now)
                 greeting, self._greeting = self._greeting, None
                 return self._answering.say(greeting) if greeting else []
+            case ToolReturned():
+                return self._tool_returned(event)
+            case SayText():
+                self._to_say.append(event.text)
+                return []
+            case HangUp():
+                if event.at_once:
+                    return [EndCall(event.reason)]
+                self._quiet.hang_up(event.reason)
+                return []
+            case HandOver():
+                return self._hand_over(event)
 
     # --- turns --------------------------------------------------------------------------------
 
@@ -177,6 +214,7 @@ class Conversation:
         turn = self.config.turn_detection
         if not is_new or turn is None or not turn.interrupt_response:
             return effects
+        self._to_say.clear()
         if self._answer_waits:
             self._answer_waits = False
             self._turns.answer_lost()
@@ -195,43 +233,109 @@ class Conversation:
             effects = self._caller.transcript(event, now)
         else:
             effects = self._caller.transcript_failed(event)
-        return effects if self._awaits_words else effects + self._answering.release()
+        return effects + self._release()
+
+    def _release(self) -> list[Effect]:
+        """What a held response waited for may be there."""
+        return [] if self._holds else self._answering.release()
 
     @property
-    def _awaits_words(self) -> bool:
-        return bool(self._wordless) or self._caller.awaits_words
+    def _holds(self) -> bool:
+        """A response that the client asks for has to wait: for words, or for tools that run here."""
+        return bool(self._wordless) or self._caller.awaits_words or self._tools.holds
 
     def _decide(self, verdict: Verdict) -> list[Effect]:
         unheard = self._unheard
         if verdict is not Verdict.NOTHING:
             self._unheard = ""
+        if verdict is Verdict.ANSWER:
+            self._tools.new_turn()
         if verdict is Verdict.NOTHING or not self.config.creates_responses:
             return []
-        if self._answering.active is not None:
-            self._answer_waits = True
-            return []
-        return self._answering.say(unheard) if verdict is Verdict.RESUME else self._answer()
+        if verdict is Verdict.RESUME:
+            return self._answering.say(unheard)
+        cut = self._tools.cut()
+        return [*cut, *self._answer_when_free(Owed())]
 
-    def _answer(self) -> list[Effect]:
+    def _answer_when_free(self, owed: Owed) -> list[Effect]:
+        if self._answering.active is not None:
+            self._answer_waits, self._owed = True, owed
+            return []
+        return self._answer(owed)
+
+    def _answer(self, owed: Owed) -> list[Effect]:
         turn, self._caller.last_turn = self._caller.last_turn, None
         self._turns.answered()
-        return self._answering.respond(Purpose.ANSWER, ResponseConfig.of(self.config, None, None), turn)
+        config = owed.apply(ResponseConfig.of(self.config, None, None), exhausted=self._tools.exhausted)
+        return self._respond(Purpose.ANSWER, config, turn)
+
+    def _respond(
+        self, purpose: Purpose, config: ResponseConfig, turn: TurnRecord | None, *, hold: bool = False
+    ) -> list[Effect]:
+        deferred: list[Effect] = []
+        if config.in_conversation:
+            self._answer_waits = self._results_wait = False
+            self._quiet.end_waiting()
+            deferred = [] if hold else self._tools.defer()
+        return [*deferred, *self._answering.respond(purpose, config, turn, hold=hold)]
 
     def _response_closed(self, response: Response, status: Status) -> list[Effect]:
         if status == "completed" and response.speaks and response.calls_tools:
-            self._tool_since = self._now
+            self._quiet.begin_waiting()
         if not self._answer_waits or status == "cancelled":
             return []
-        self._answer_waits = False
-        return self._answer()
+        return self._answer(self._owed)
 
-    def _fill(self, now: float) -> list[Effect]:
-        """A tool takes its time: say so, once."""
-        deadline = self._filler_deadline
-        if self._filler is None or deadline is None or now < deadline:
+    # --- the agent's own code -----------------------------------------------------------------
+
+    def _tools_called(self, response: Response) -> list[Effect]:
+        effects, owed = self._tools.called(response)
+        return effects + (self._answer_when_free(owed) if owed else [])
+
+    def _tool_returned(self, event: ToolReturned) -> list[Effect]:
+        effects, owed = self._tools.returned(event)
+        if owed is None:
+            return effects + self._release()
+        if self._turns.phase is not Phase.LISTENING:
+            self._results_wait = True  # the answer to what the caller is saying will have them
+            return effects
+        return effects + self._answer_when_free(owed)
+
+    def _say_next(self) -> list[Effect]:
+        """What the agent's code wants said, when nothing is being made and the caller is silent."""
+        if not self._to_say or self._answering.active is not None or self._turns.speaking is not None:
             return []
-        self._tool_since = None
-        return self._answering.say(self._filler.text)
+        return self._answering.say(self._to_say.popleft())
+
+    def _answer_results(self) -> list[Effect]:
+        """Tools returned while the caller spoke, and what was said then has not been answered."""
+        if not self._results_wait or self._answering.active is not None or self._turns.phase is not Phase.LISTENING:
+            return []
+        return self._answer(Owed())
+
+    def _hand_over(self, event: HandOver) -> list[Effect]:
+        self.config.hand_over(event.agent, event.instructions, event.voice, event.tools)
+        self._tools.hand_over()
+        effects: list[Effect] = [Send(wire.SessionUpdated(session=self.config.to_wire()))]
+        if event.note is not None:
+            part = Part("input_text", event.note)
+            item = Item("message", role="system", parts=[part], fresh=True)
+            previous = self.history.append(item)
+            effects.append(Send(wire.ItemAdded(item=item.to_wire(), previous_item_id=previous)))
+            effects.append(Send(wire.ItemDone(item=item.to_wire(), previous_item_id=previous)))
+        return effects + (self._answer_when_free(Owed()) if event.speaks else [])
+
+    def _break_silence(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        while (due := self._quiet.due(now)) is not None:
+            match due:
+                case Filler():
+                    effects += self._answering.say(due.text)
+                case Idle():
+                    effects.append(UserIdle(due.seconds))
+                case Goodbye():
+                    effects.append(EndCall(due.reason))
+        return effects
 
     def _idle(self, now: float) -> list[Effect]:
         """Nobody has said anything since the bot fell silent: ask the model what to do about it."""
@@ -243,7 +347,7 @@ class Conversation:
         self._idle_since = None
         item_id, committed = self._caller.silent_turn(start_ms, end_ms, now)
         timeout = wire.TimeoutTriggered(item_id=item_id, audio_start_ms=start_ms, audio_end_ms=end_ms)
-        return [Send(timeout), *committed, *(self._answer() if self.config.creates_responses else [])]
+        return [Send(timeout), *committed, *(self._answer(Owed()) if self.config.creates_responses else [])]
 
     # --- what the client asks -----------------------------------------------------------------
 
@@ -280,11 +384,18 @@ class Conversation:
             case wire.ResponseCreate():
                 return self._create_response(event)
             case wire.ResponseCancel():
-                return self._answering.cancel(event.response_id)
+                return self._cancel(event.response_id)
             case wire.OutputAudioBufferClear() if not self._client_plays:
                 return self._answering.cut("client_cancelled", now)
             case _:
                 raise WireError(f"{event.type} does not apply to this call.", code="unsupported_event", param="type")
+
+    def _cancel(self, response_id: str | None) -> list[Effect]:
+        """The response that is made, and the tools it may already wait for."""
+        if response_id is None and self._answering.active is None and self._tools.waiting:
+            return self._tools.cut()
+        effects = self._answering.cancel(response_id)
+        return effects if self._answering.active is not None else [*effects, *self._tools.cut()]
 
     def _create_item(self, event: wire.ItemCreate) -> list[Effect]:
         item = Item.from_param(event.item)
@@ -310,7 +421,7 @@ class Conversation:
         if item_id in self._wordless:
             self._wordless.discard(item_id)
             effects.append(DropListening(item_id))
-        return effects if self._awaits_words else effects + self._answering.release()
+        return effects + self._release()
 
     def _found_words(self, event: TranscriptHeard | TranscriptFailed) -> list[Effect]:
         """Of an item that the client brought as sound."""
@@ -362,7 +473,8 @@ class Conversation:
         if config.in_conversation:
             turn, self._caller.last_turn = self._caller.last_turn, None
             self._turns.answered()
-        return self._answering.respond(Purpose.REQUESTED, config, turn, hold=self._awaits_words)
+            self._tools.new_turn()
+        return self._respond(Purpose.REQUESTED, config, turn, hold=self._holds)
 
 
 def _tells_words(event: wire.ServerEvent) -> bool:

@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from media.endpoint import EndpointSettings, SpeechStarted, SpeechStopped
 from media.playout import PlayoutEvent
-from realtime.adapters.base import ChatDelta, ChatRequest, Word
+from realtime.adapters.base import ChatDelta, ChatRequest, ToolCall, Word
+from realtime.live.agent import ServerTool
 from realtime.live.wire import AnyClientEvent, ServerEvent, WireError
 from realtime.observe.turns import TurnRecord
 
@@ -94,6 +95,44 @@ class AudioArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolReturned:
+    """A tool that ran here has finished, failed or timed out; `output` is what the model reads of it."""
+
+    call_id: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class SayText:
+    """The agent's own code has something said, after what is being made."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """The agent ends the call: at once, or when what it says has been heard."""
+
+    reason: str
+    at_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Another agent answers from here on.
+
+    `note`: what it is told of the call so far, instead of every word of it. `speaks`: it begins by itself.
+    """
+
+    agent: str
+    instructions: str
+    voice: str
+    tools: tuple[ServerTool, ...]
+    note: str | None = None
+    speaks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The conversation's deadline has come."""
 
@@ -112,6 +151,10 @@ Input: TypeAlias = (
     | SpeechFailed
     | PlayoutEvent
     | AudioArrived
+    | ToolReturned
+    | SayText
+    | HangUp
+    | HandOver
     | Tick
 )
 
@@ -218,6 +261,34 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTool:
+    """Run a tool here; asked for once for a call id. `ToolReturned` is due."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTool:
+    """The result of the call is not waited for any more."""
+
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdle:
+    """Nobody has said anything for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """Hang up, now."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A turn is over; this is its record."""
 
@@ -238,5 +309,9 @@ Effect: TypeAlias = (
     | StopThinking
     | Deliver
     | Configure
+    | RunTool
+    | CancelTool
+    | UserIdle
+    | EndCall
     | Record
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
@@ -24,7 +23,6 @@ from signaling.caller import Caller
 
 _TIMEOUT_S = 5.0
 _EVENTS = frozenset({"call.incoming", "call.started", "call.ended"})
-_PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}")
 
 log = logging.getLogger("realtime.live")
 
@@ -70,11 +68,6 @@ def known(caller: Caller) -> dict[str, str]:
     """The variables that a telephone call brings along: its parameters, and who called whom."""
     numbers = {"caller_number": caller.number, "dialled_number": caller.dialled}
     return {**caller.parameters, **{name: number for name, number in numbers.items() if number}}
-
-
-def fill(text: str, variables: Mapping[str, str]) -> str:
-    """`text` with the values of the variables it names. Names without a value stay as they are."""
-    return _PLACE.sub(lambda place: variables.get(place[1], place[0]), text)
 
 
 def endpoint(settings: Settings, agent: str) -> Endpoint | None:

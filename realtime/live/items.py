@@ -120,6 +120,8 @@ class Item:
     name: str = ""
     arguments: str = ""
     output: str = ""
+    fresh: bool = False
+    """What came before this is not read by the chat model: this says what there is to know of it."""
 
     @classmethod
     def from_param(cls, param: wire.MessageItem | wire.FunctionCallItem | wire.FunctionCallOutputItem) -> Item:
@@ -198,6 +200,9 @@ class History:
     def get(self, item_id: str) -> Item | None:
         return next((item for item in reversed(self._items) if item.id == item_id), None)
 
+    def has_call(self, call_id: str) -> bool:
+        return any(item.call_id == call_id for item in self._items)
+
     def require(self, item_id: str) -> Item:
         item = self.get(item_id)
         if item is None:
@@ -269,15 +274,17 @@ class History:
         return result
 
     def _newest(self, tokens: tuple[int, float] | None) -> list[Item]:
-        sizes = [_estimated_tokens(item) for item in self._items]
+        first = next((index for index in reversed(range(len(self._items))) if self._items[index].fresh), 0)
+        items = self._items[first:]
+        sizes = [_estimated_tokens(item) for item in items]
         if tokens is None or sum(sizes) <= tokens[0]:
-            return self._items
+            return items
         room = tokens[0] * tokens[1]
-        kept = len(self._items)
+        kept = len(items)
         while kept and room >= sizes[kept - 1]:
             kept -= 1
             room -= sizes[kept]
-        return self._items[kept:]
+        return items[kept:]
 
 
 def _estimated_tokens(item: Item) -> int:

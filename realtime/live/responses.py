@@ -75,6 +75,10 @@ class Response:
         return bool(self._tools)
 
     @property
+    def tool_items(self) -> list[Item]:
+        return list(self._tools.values())
+
+    @property
     def speaks(self) -> bool:
         return self.config.modality == "audio"
 
@@ -83,7 +87,7 @@ class Response:
 
     # --- what the chat model says -------------------------------------------------------------
 
-    def add_text(self, text: str) -> list[Effect]:
+    def add_text(self, text: str, *, complete: bool = False) -> list[Effect]:
         effects: list[Effect] = []
         if self.message is None:
             effects += self._begin_message()
@@ -93,6 +97,8 @@ class Response:
         effects.append(Send(self._delta(text)))
         if self.speaks:
             effects += self._speak(self._clauses.push(text))
+            if complete:
+                effects += self._speak(self._clauses.finish())
         return effects
 
     @property
@@ -124,10 +130,12 @@ class Response:
         effects: list[Effect] = []
         item = self._tools.get(delta.index)
         if item is None:
+            # Some vendors number the calls of each answer anew; here an id names one call for good.
+            known = not delta.id or self.history.has_call(delta.id)
             item = Item(
                 "function_call",
                 status=ItemStatus.IN_PROGRESS,
-                call_id=delta.id or new_id("call"),
+                call_id=new_id("call") if known or delta.id is None else delta.id,
                 name=delta.name or "",
             )
             self._tools[delta.index] = item

@@ -22,6 +22,7 @@ from media.echo import guarded
 from media.leg import Leg
 from media.vad import Vad
 from realtime.adapters.catalogue import Catalogue
+from realtime.agents.house import Agents
 from realtime.live import hooks, wire
 from realtime.live.conversation import Filler
 from realtime.live.policy import Policy
@@ -77,9 +78,11 @@ class Sessions:
         metrics: Metrics,
         store: Store,
         webhooks: Webhooks,
+        agents: Agents,
         lag_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._settings = settings
+        self._agents = agents
         self._catalogue = catalogue
         self._policy = policy
         self._vad = vad
@@ -90,7 +93,7 @@ class Sessions:
         self._calls: dict[str, Call] = {}
         self._reserved = 0
         self._draining = False
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -146,14 +149,16 @@ class Sessions:
         Raises `InvalidRequest` when `session` is not valid for the agent.
         """
         claims, variables = await self._decide(claims, session, caller)
+        answering = self._agents.for_call(
+            claims.agent, session_id=claims.session_id, caller=caller, variables=variables, greeting=greeting
+        )
+        await answering.start()
         if self._draining:
             raise Full(RETRY_AFTER_S)
         model = self._policy.known_model(claims.model or session.get("model"))
         config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
-        _, agent = self._policy.agent(claims.agent)
-        if variables and config.instructions == agent.instructions:
-            config.data["instructions"] = hooks.fill(agent.instructions, variables)
-        greeting = agent.greeting if greeting is None else greeting
+        answering.dress(config)
+        agent = answering.settings
         number = call_id(claims.session_id)
         guard = guarded(leg.playout) if agent.echo_guard and caller.kind == "webrtc" else None
         live = Session(
@@ -162,10 +167,13 @@ class Sessions:
             self._catalogue.engines(agent, model=model),
             partial(self._vad.detector, guard=guard),
             self._metrics,
-            greeting=hooks.fill(greeting, variables) if greeting else None,
+            greeting=answering.greeting,
             filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
+            agent=answering,
+            hang_up=lambda reason: self._hang_up_soon(number, reason),
             on_end=lambda session, reason: self._ended(number, reason),
         )
+        answering.begin(live)
         call = Call(number, claims.session_id, leg, claims, live, caller, variables=variables)
         self._calls[number] = call
         if place is not None:
@@ -205,7 +213,7 @@ class Sessions:
         )
         if decided.agent != claims.agent:
             claims = self._moved(claims, decided.agent)
-        return claims, {**hooks.known(caller), **decided.variables}
+        return claims, decided.variables
 
     def _moved(self, claims: Claims, agent: str) -> Claims:
         """To another agent. Model and voice that came only from the first one do not go with it."""
@@ -230,10 +238,10 @@ class Sessions:
 
     def _expire(self, call: Call) -> None:
         call.session.obey(wire.WireError("The call has reached its longest duration.", code="session_expired"))
-        self._hang_up_soon(call, "max_duration")
+        self._hang_up_soon(call.id, "max_duration")
 
-    def _hang_up_soon(self, call: Call, reason: str) -> None:
-        task = asyncio.get_running_loop().create_task(_hang_up(call, reason))
+    def _hang_up_soon(self, number: str, reason: str) -> None:
+        task = asyncio.get_running_loop().create_task(self.close(number, reason))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
@@ -260,6 +268,8 @@ class Sessions:
             "transcript": call.session.transcript(),
             "turns": list(call.session.turns),
         }
+        if call.session.agent is not None:
+            call.session.agent.end(record)
         self._webhooks.tell(call.claims.agent, number, "call.ended", record)
         if self._settings.limits.retain_transcript_seconds > 0:
             task = asyncio.get_running_loop().create_task(self._retain(call, record))

@@ -111,7 +111,7 @@ class WebSocketRoutes:
                 return
             if not isinstance(event, wire.InputAudioBufferAppend):
                 session.obey(event)
-            elif session.position_ms / 1000 - (time.monotonic() - begun) > MAX_AHEAD_S:
+            elif session.hearing.position_ms / 1000 - (time.monotonic() - begun) > MAX_AHEAD_S:
                 message = f"The audio is more than {MAX_AHEAD_S:.0f} s ahead of the clock."
                 session.obey(wire.WireError(message, code="audio_too_far_ahead", event_id=event.event_id))
             else:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from realtime.live.hooks import Incoming, decide, endpoint, fill
+from realtime.live.hooks import Incoming, decide, endpoint
 from realtime.observe.webhooks import Webhooks
 from realtime.settings import Settings
 from realtime.store.memory import MemoryStore
@@ -65,11 +65,6 @@ async def test_variables_alone_keep_the_agent() -> None:
 )
 async def test_an_answer_that_makes_no_sense_changes_nothing(given: object) -> None:
     assert (await decided(given))[0] == Incoming("default")
-
-
-def test_variables_are_put_where_they_are_named() -> None:
-    assert fill("Hello {{name}}, {{ name }}! {{other}} {name}", {"name": "Ada"}) == "Hello Ada, Ada! {{other}} {name}"
-    assert fill("Hello {{name}}", {"name": "{{name}} \\1"}) == "Hello {{name}} \\1"
 
 
 def test_an_agents_own_webhooks_go_before_the_common_ones() -> None:

@@ -1,0 +1,183 @@
+"""`Agent`: what a developer writes. It declares; `realtime.agents.calls` has it answer.
+
+    agent = Agent(instructions="You book tables.", greeting="Hello, how many are you?")
+
+    @agent.tool
+    async def free_tables(day: str, people: int) -> list[str]: ...
+
+Every mistake that can be seen in the declaration is raised where it is made, and names the function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from realtime.agents.call import AnyAgent
+from realtime.agents.functions import BadFunction, FunctionTool
+from realtime.agents.tools import TIMEOUT_S
+from realtime.agents.turn import TurnFunction
+from realtime.settings import AgentSettings
+
+APOLOGY = "Sorry, something went wrong here. Please say that again."
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Agent(AnyAgent):
+    """What answers a call.
+
+    `chat`, `stt`, `tts`: engines, named as in the settings; theirs where nothing is given. `filler`: said
+    when a tool keeps the caller waiting for `filler_after` seconds. `apology`: said when the code here fails.
+    `variables`: values for `{{name}}` in instructions and greeting. What is not given is as `[agents.NAME]`
+    of the settings has it.
+    """
+
+    def __init__(
+        self,
+        instructions: str | None = None,
+        *,
+        greeting: str | None = None,
+        voice: str | None = None,
+        name: str = "default",
+        chat: str | Sequence[str] | None = None,
+        stt: str | Sequence[str] | None = None,
+        tts: str | Sequence[str] | None = None,
+        language: str | None = None,
+        filler: str | None = None,
+        filler_after: float | None = None,
+        apology: str = APOLOGY,
+        variables: Mapping[str, str] | None = None,
+        tools: Sequence[Callable[..., Any]] = (),
+    ) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+            raise ValueError(f"{name!r} cannot be an agent's name: letters, digits, `_`, `.` and `-`, at most 64")
+        self.name = name
+        self.apology = apology
+        self.variables = dict(variables or {})
+        self.tools: dict[str, FunctionTool] = {}
+        self.answer: TurnFunction | None = None
+        self.started: Callable[..., Any] | None = None
+        self.ended: Callable[..., Any] | None = None
+        self.idled: Callable[..., Any] | None = None
+        self.pressed: Callable[..., Any] | None = None
+        self.idle_seconds: float | None = None
+        given: dict[str, Any] = {
+            "instructions": instructions,
+            "greeting": greeting,
+            "voice": voice,
+            "chat": _names(chat),
+            "stt": _names(stt),
+            "tts": _names(tts),
+            "language": language,
+            "filler": filler,
+            "filler_after_ms": None if filler_after is None else round(filler_after * 1000),
+        }
+        self._given = {key: value for key, value in given.items() if value is not None}
+        AgentSettings.model_validate(self._given)
+        for function in tools:
+            self.tool(function)
+
+    def settings(self, base: AgentSettings) -> AgentSettings:
+        """`base`, with what was given here."""
+        return base.model_copy(update=self._given)
+
+    # --- decorators ---------------------------------------------------------------------------
+
+    @overload
+    def tool(self, function: F, /) -> F: ...
+
+    @overload
+    def tool(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float = TIMEOUT_S,
+        on_cut: Literal["finish", "cancel"] = "finish",
+        filler: str | None = None,
+        later: bool = False,
+    ) -> Callable[[F], F]: ...
+
+    def tool(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float = TIMEOUT_S,
+        on_cut: Literal["finish", "cancel"] = "finish",
+        filler: str | None = None,
+        later: bool = False,
+    ) -> Any:
+        """Let the chat model call the function: its types and docstring are the tool's schema.
+
+        `timeout`: seconds. `on_cut`: whether it is finished or cancelled when the caller goes on to something
+        else. `filler`: said while the caller waits for it. `later`: the model is told at once that the result
+        follows, and gets it when it is there. A result is text, or made JSON of; an `Agent` takes over the call.
+        """
+
+        def add(function: F) -> F:
+            tool = FunctionTool(
+                function,
+                name=name,
+                description=description,
+                timeout=timeout,
+                on_cut=on_cut,
+                filler=filler,
+                later=later,
+            )
+            if tool.spec.tool.name in self.tools:
+                raise BadFunction(function, f"there is a tool called {tool.spec.tool.name!r} already")
+            self.tools[tool.spec.tool.name] = tool
+            return function
+
+        return add if function is None else add(function)
+
+    def turn(self, function: F) -> F:
+        """Answer every turn with an async generator: it gets a `Turn` and yields text."""
+        if not inspect.isasyncgenfunction(function) and not inspect.iscoroutinefunction(function):
+            raise BadFunction(function, "a turn is an `async def` that yields text, or returns it")
+        self.answer = self._only(self.answer, function, "turn")
+        return function
+
+    def on_call_start(self, function: F) -> F:
+        """Before the call is answered: it gets the `Call`, and may change instructions, greeting and variables."""
+        self.started = self._only(self.started, function, "on_call_start")
+        return function
+
+    def on_call_end(self, function: F) -> F:
+        """After the call: it gets the `Call` and its record (`reason`, `transcript`, `seconds`, …)."""
+        self.ended = self._only(self.ended, function, "on_call_end")
+        return function
+
+    def on_user_idle(self, *, seconds: float) -> Callable[[F], F]:
+        """After so much silence, and after each multiple of it: it gets the `Call` and the seconds of silence."""
+        if not 1 <= seconds <= 3600:
+            raise ValueError("on_user_idle: seconds is from 1 to 3600")
+
+        def add(function: F) -> F:
+            self.idled = self._only(self.idled, function, "on_user_idle")
+            self.idle_seconds = seconds
+            return function
+
+        return add
+
+    def on_key(self, function: F) -> F:
+        """The caller pressed a key of the telephone: it gets the `Call` and one of `0-9*#ABCD`."""
+        self.pressed = self._only(self.pressed, function, "on_key")
+        return function
+
+    @staticmethod
+    def _only(before: object, function: F, what: str) -> F:
+        if before is not None:
+            raise BadFunction(function, f"the agent has a function for {what} already")
+        return function
+
+
+def _names(engines: str | Sequence[str] | None) -> list[str] | None:
+    return [engines] if isinstance(engines, str) else None if engines is None else list(engines)

@@ -1,0 +1,268 @@
+"""An agent at work in one call: runs its hooks, tools and turns, and does what they ask for.
+
+`AgentCall` is the session's `CallAgent` and the developer's `Host`: everything here runs on the
+server's loop and only hands over to the developer's (`usercode`). What the developer's code does wrong
+is logged with its line and costs this call one answer at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from media.leg import Transfers
+from realtime.adapters.base import ChatModel, ToolCall
+from realtime.adapters.catalogue import Engines, UnknownEngine
+from realtime.agents.agent import APOLOGY, Agent
+from realtime.agents.blame import where
+from realtime.agents.call import AnyAgent, Call, Caller, CannotTransfer, Said
+from realtime.agents.tools import AgentTool, ToolResult, ToolRunner
+from realtime.agents.turn import TurnFunction, TurnModel
+from realtime.agents.usercode import TookTooLong, UserCode
+from realtime.agents.variables import fill
+from realtime.live import hooks
+from realtime.live.agent import ServerTool
+from realtime.live.config import SessionConfig
+from realtime.live.effects import HandOver, HangUp, SayText, ToolReturned
+from realtime.live.session import Session
+from realtime.settings import AgentSettings
+
+log = logging.getLogger("realtime.agents")
+
+START_S = 3.0
+"""Seconds for `on_call_start`: nobody answers a call before it has ended."""
+
+HOOK_S = 30.0
+"""Seconds for every other hook."""
+
+HOOKS_AT_ONCE = 32
+"""Hooks of one call that run at once; keys pressed beyond that are dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What answers under a name: settings, and what is beside them. `agent`: the developer's, if there is one."""
+
+    name: str
+    settings: AgentSettings
+    tools: Mapping[str, AgentTool]
+    agent: Agent | None = None
+    answer: TurnFunction | None = None
+
+
+class House(Protocol):
+    """What a call needs of all the agents of the process."""
+
+    @property
+    def user(self) -> UserCode: ...
+
+    def behaviour(self, agent: AnyAgent | str) -> Behaviour:
+        """Raises `KeyError` for a name that no agent has."""
+
+    def engines(self, settings: AgentSettings) -> Engines: ...
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that may outlive its call; when the server stops, it waits for it a little."""
+
+
+class AgentCall:
+    """A `CallAgent`."""
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        house: House,
+        *,
+        session_id: str,
+        caller: Caller,
+        variables: Mapping[str, Any],
+        before: AgentCall | None = None,
+    ) -> None:
+        self._behaviour = behaviour
+        self._house = house
+        self._before = before
+        """Who answered until the call was handed over to this one."""
+        own = behaviour.agent.variables if behaviour.agent else {}
+        # What the caller's side brings comes first: it must not stand for what the agent or the webhook say.
+        known = {**hooks.known(caller), **behaviour.settings.variables, **own, **variables}
+        self.call = Call(session_id, agent=behaviour.name, caller=caller, variables=known, user=house.user, host=self)
+        self.call.instructions = behaviour.settings.instructions
+        self.call.greeting = behaviour.settings.greeting
+        self.call.voice = behaviour.settings.voice
+        self._session: Session | None = None
+        self._log_ids = f"session={session_id}"
+        self._tools = ToolRunner(behaviour.tools, self.call, self._log_ids, house.spawn, self._returned)
+        self._model: TurnModel | None = None
+        self._hooks: set[asyncio.Task[None]] = set()
+
+    # --- the session's side -------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._behaviour.name
+
+    @property
+    def tools(self) -> tuple[ServerTool, ...]:
+        return tuple(tool.spec for tool in self._behaviour.tools.values())
+
+    @property
+    def idle_seconds(self) -> float | None:
+        return self._behaviour.agent.idle_seconds if self._behaviour.agent else None
+
+    @property
+    def settings(self) -> AgentSettings:
+        return self._behaviour.settings
+
+    @property
+    def instructions(self) -> str:
+        return fill(self.call.instructions, self.call.variables)
+
+    @property
+    def greeting(self) -> str | None:
+        given = self.call.greeting
+        return fill(given, self.call.variables) if given else None
+
+    def dress(self, config: SessionConfig) -> None:
+        """Put this agent's words, voice and tools into the call's configuration.
+
+        What the token or the client has set for itself stays.
+        """
+        before = self._behaviour.settings
+        config.server_tools = self.tools
+        if config.instructions == before.instructions:
+            config.data["instructions"] = self.instructions
+        if self.call.voice is not None and self.call.voice != before.voice:
+            config.data["audio"]["output"]["voice"] = self.call.voice
+
+    async def start(self) -> None:
+        """`on_call_start`, before the call is answered."""
+        if self._behaviour.agent is not None and self._behaviour.agent.started is not None:
+            await self._hook("on_call_start", self._behaviour.agent.started, START_S, self.call)
+
+    def begin(self, session: Session) -> None:
+        """The session that this answers; before it begins."""
+        self._session = session
+
+    def model(self, engine: ChatModel) -> ChatModel:
+        if self._behaviour.answer is None:
+            return engine
+        apology = self._behaviour.agent.apology if self._behaviour.agent else APOLOGY
+        self._model = TurnModel(self._behaviour.answer, engine, self.call, apology)
+        return self._model
+
+    def run_tool(self, call: ToolCall) -> None:
+        self._tools.run(call)
+
+    def cancel_tool(self, call_id: str) -> None:
+        self._tools.cancel(call_id)
+
+    def key(self, key: str) -> None:
+        if self._behaviour.agent is not None and self._behaviour.agent.pressed is not None:
+            self._hook_soon("on_key", self._behaviour.agent.pressed, self.call, key)
+
+    def idle(self, seconds: float) -> None:
+        if self._behaviour.agent is not None and self._behaviour.agent.idled is not None:
+            self._hook_soon("on_user_idle", self._behaviour.agent.idled, self.call, seconds)
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Of every agent that had part in the call: its tools go on as they declare, its hook is called."""
+        if self._before is not None:
+            self._before.end(record)
+        self._tools.end()
+        self._end_turn()
+        if self._behaviour.agent is not None and self._behaviour.agent.ended is not None:
+            self._hook_soon("on_call_end", self._behaviour.agent.ended, self.call, dict(record))
+
+    def _end_turn(self) -> None:
+        if self._model is not None:
+            self._soon(self._model.close())
+
+    def _returned(self, call_id: str, result: ToolResult) -> None:
+        if self._session is None:
+            return
+        if result.hand_over is not None:
+            self._become(result.hand_over, None, speaks=False)
+        self._session.tell(ToolReturned(call_id, result.text))
+
+    # --- hooks --------------------------------------------------------------------------------
+
+    async def _hook(self, name: str, function: Callable[..., Any], seconds: float, *given: object) -> None:
+        try:
+            await self._house.user.run(self._house.user.call(function, *given), seconds)
+        except TookTooLong as error:
+            log.error("%s %s was given up: %s", self._log_ids, name, error)
+        except Exception as error:
+            log.error("%s %s failed at %s", self._log_ids, name, where(error), exc_info=error)
+
+    def _hook_soon(self, name: str, function: Callable[..., Any], *given: object) -> None:
+        if len(self._hooks) >= HOOKS_AT_ONCE:
+            log.warning("%s %s is not called: %d hooks are running", self._log_ids, name, len(self._hooks))
+            return
+        self._soon(self._hook(name, function, HOOK_S, *given))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._house.spawn(work)
+        self._hooks.add(task)
+        task.add_done_callback(self._hooks.discard)
+
+    # --- what the developer's code asks for ---------------------------------------------------
+
+    def say(self, text: str) -> None:
+        if self._session is not None:
+            self._session.tell(SayText(text))
+
+    def hang_up(self, *, at_once: bool) -> None:
+        if self._session is not None:
+            self._session.tell(HangUp("agent_hangup", at_once))
+
+    async def transfer(self, target: str) -> None:
+        leg = self._session.leg if self._session is not None else None
+        if not isinstance(leg, Transfers) or not leg.abilities.transfer:
+            raise CannotTransfer("this call is not held by a carrier that passes calls on")
+        try:
+            await leg.transfer(target)
+        except Exception as error:
+            log.warning("%s transfer failed: %s", self._log_ids, error)
+            raise CannotTransfer(str(error)) from None
+
+    def hand_over(self, agent: AnyAgent | str, summary: str | None) -> None:
+        self._become(agent, summary, speaks=True)
+
+    def _become(self, agent: AnyAgent | str, summary: str | None, *, speaks: bool) -> None:
+        """The rest of the call is another agent's; tools that this one still runs come to their end."""
+        session = self._session
+        if session is None or session.agent is not self:
+            return
+        try:
+            behaviour = self._house.behaviour(agent)
+            engines = self._house.engines(behaviour.settings)
+        except (KeyError, UnknownEngine) as error:
+            log.error("%s cannot be handed over: %s", self._log_ids, error)
+            return
+        self._end_turn()
+        heir = AgentCall(
+            behaviour,
+            self._house,
+            session_id=self.call.id,
+            caller=self.call.caller,
+            variables=self.call.variables,
+            before=self,
+        )
+        heir.begin(session)
+        voice = behaviour.settings.voice or session.config.voice
+        note = None if summary is None else f"The call so far: {summary}"
+        greeting = heir.greeting if speaks else None
+        log.info("%s handed over from %s to %s", self._log_ids, self.name, heir.name)
+        event = HandOver(heir.name, heir.instructions, voice, heir.tools, note, speaks and greeting is None)
+        session.hand_over(heir, engines, event)
+        if greeting is not None:
+            session.tell(SayText(greeting))
+
+    def said(self) -> list[Said]:
+        if self._session is None:
+            return []
+        items = list(self._session.conversation.history)
+        return [Said(item.role, item.text) for item in items if item.role in ("user", "assistant") and item.text]

@@ -1,0 +1,158 @@
+"""Finds the developer's agents in a file or module, and finds them again when it has changed.
+
+A new version is a new module object: what runs keeps the functions it has. Modules beside the file are
+loaded anew with it; what is installed is not. Nothing is left behind by a version that fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from realtime.agents.agent import Agent
+from realtime.agents.blame import where
+
+_versions = itertools.count(1)
+
+
+class BotError(Exception):
+    """The developer's code cannot be used; the message names file and line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bot:
+    """`spec`: as it was named. `files`: what it was loaded from, with the time each was changed."""
+
+    spec: str
+    agents: tuple[Agent, ...]
+    files: dict[Path, int]
+
+    @property
+    def changed(self) -> bool:
+        return any(_changed_at(path) != at for path, at in self.files.items())
+
+
+def load(spec: str) -> Bot:
+    """`bot.py`, or `module:agent` (`module` alone means all its agents). Raises `BotError`."""
+    path = Path(spec)
+    if spec.endswith(".py"):
+        if not path.is_file():
+            raise BotError(f"there is no file {spec}")
+        folder = path.resolve().parent
+        with _fresh(folder):
+            module = _run_file(path.resolve())
+            return Bot(spec, _agents_of(module, None, spec), _files(folder, module))
+    name, _, attribute = spec.partition(":")
+    folder = Path.cwd()
+    with _fresh(folder):
+        module = _import(name)
+        return Bot(spec, _agents_of(module, attribute or None, spec), _files(folder, module))
+
+
+def load_function(spec: str) -> Any:
+    """`module:function`. Raises `BotError`."""
+    name, _, attribute = spec.partition(":")
+    _find_first(Path.cwd())
+    function = getattr(_import(name), attribute, None)
+    if not callable(function):
+        raise BotError(f"{name} has no function {attribute!r}; write module:function")
+    return function
+
+
+def _agents_of(module: ModuleType, attribute: str | None, spec: str) -> tuple[Agent, ...]:
+    if attribute is not None:
+        found = getattr(module, attribute, None)
+        if not isinstance(found, Agent):
+            raise BotError(f"{spec}: {attribute!r} is no Agent")
+        return (found,)
+    agents = [value for value in vars(module).values() if isinstance(value, Agent)]
+    unique = tuple({id(agent): agent for agent in agents}.values())
+    if not unique:
+        raise BotError(f'{spec} makes no Agent; write for example: agent = Agent(instructions="...")')
+    return unique
+
+
+def _run_file(path: Path) -> ModuleType:
+    name = f"_bot_{next(_versions)}_{path.stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    with _explained(str(path)):
+        found.loader.exec_module(module)
+    return module
+
+
+def _import(name: str) -> ModuleType:
+    with _explained(name):
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except SyntaxError as error:
+        raise BotError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        reason = "".join(traceback.format_exception_only(error)).strip()
+        at = where(error) if error.__traceback__ is not None else what
+        raise BotError(f"{what} cannot be loaded: {reason}\n    at {at}") from error
+
+
+def _find_first(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@contextmanager
+def _fresh(folder: Path) -> Iterator[None]:
+    """Modules of `folder` are loaded anew; after a failure they are what they were."""
+    _find_first(folder)
+    importlib.invalidate_caches()
+    before = {name: module for name, module in sys.modules.items() if _is_in(module, folder)}
+    for name in before:
+        del sys.modules[name]
+    try:
+        yield
+    except BaseException:
+        for name in [name for name, module in sys.modules.items() if _is_in(module, folder)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+        raise
+
+
+def _is_in(module: ModuleType, folder: Path) -> bool:
+    """Beside the bot, but not this program itself nor what is installed in an environment that lies there."""
+    file = getattr(module, "__file__", None)
+    if not file or module.__name__.partition(".")[0] in _OURS or module.__name__ == "__main__":
+        return False
+    path = Path(file)
+    return path.is_relative_to(folder) and "site-packages" not in path.parts
+
+
+_OURS = {"realtime", "signaling", "media", "token_service", "tests", "conftest", "benchmarks"}
+
+
+def _files(folder: Path, module: ModuleType) -> dict[Path, int]:
+    modules = [module, *(one for one in list(sys.modules.values()) if _is_in(one, folder))]
+    paths = {Path(one.__file__) for one in modules if one.__file__}
+    return {path: _changed_at(path) for path in paths}
+
+
+def _changed_at(path: Path) -> int:
+    """Nanoseconds; 0 for a file that is gone, for instance while an editor replaces it."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,120 @@
+"""What silence leads to: a filler while a tool runs, word that nobody speaks, hanging up. Sans-I/O.
+
+Told after every input whether anything is going on (`update`), it says when it wants to be asked
+(`deadline`) and what is due then (`due`). Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Filler:
+    """Said when a tool has kept the caller waiting for `after_s` seconds."""
+
+    text: str
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nobody has said anything for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """What was said before hanging up has been heard."""
+
+    reason: str
+
+
+FILL_AFTER_S = 1.5
+"""Seconds before a tool's own filler, where the agent has none."""
+
+
+class Quiet:
+    """`filler`: the agent's. `idle_seconds`: after which, and after each multiple of which, `Idle` is due."""
+
+    def __init__(self, filler: Filler | None, idle_seconds: float | None) -> None:
+        self._filler = filler
+        self.idle_seconds = idle_seconds
+        self._since: float | None = None
+        """Nothing has sounded and nobody has spoken since then."""
+        self._listened = False
+        self._waiting = False
+        self._own_filler: str | None = None
+        self._filled = False
+        self._reports = 0
+        self._goodbye: Goodbye | None = None
+
+    def opened(self, now: float) -> None:
+        """The caller can hear: from now on silence counts."""
+        self._listened = True
+        self._since = now
+
+    def begin_waiting(self) -> None:
+        """The model has called tools and the caller waits for what they say."""
+        self._waiting, self._filled = True, False
+
+    def end_waiting(self) -> None:
+        self._waiting = False
+
+    def hang_up(self, reason: str) -> None:
+        self._goodbye = self._goodbye or Goodbye(reason)
+
+    def update(self, now: float, *, busy: bool, heard_until: float | None, own_filler: str | None) -> None:
+        """`busy`: somebody speaks, or a response is made or heard. `heard_until`: a client still plays what it got."""
+        self._own_filler = own_filler
+        if busy:
+            self._since, self._reports = None, 0
+        elif self._since is None:
+            self._since = now if heard_until is None else max(now, heard_until)
+
+    @property
+    def deadline(self) -> float | None:
+        due = (self._goodbye_at, self._filler_at, self._idle_at)
+        return min((at for at in due if at is not None), default=None)
+
+    @property
+    def _goodbye_at(self) -> float | None:
+        return self._since if self._goodbye is not None else None
+
+    @property
+    def _filler_at(self) -> float | None:
+        if self._since is None or not self._waiting or self._filled or self._filling is None:
+            return None
+        return self._since + self._filling.after_s
+
+    @property
+    def _filling(self) -> Filler | None:
+        if self._own_filler is None:
+            return self._filler
+        if not self._own_filler:
+            return None
+        return Filler(self._own_filler, self._filler.after_s if self._filler else FILL_AFTER_S)
+
+    @property
+    def _idle_at(self) -> float | None:
+        if self.idle_seconds is None or self._since is None or self._waiting or not self._listened:
+            return None
+        return self._since + self.idle_seconds * (self._reports + 1)
+
+    def due(self, now: float) -> Filler | Idle | Goodbye | None:
+        """What is due by now, once."""
+        if self._goodbye is not None and self._reached(self._goodbye_at, now):
+            goodbye, self._goodbye = self._goodbye, None
+            return goodbye
+        if self._reached(self._filler_at, now):
+            self._filled = True
+            return self._filling
+        if self.idle_seconds is not None and self._reached(self._idle_at, now):
+            self._reports += 1
+            return Idle(self.idle_seconds * self._reports)
+        return None
+
+    @staticmethod
+    def _reached(at: float | None, now: float) -> bool:
+        return at is not None and now >= at
