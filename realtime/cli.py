@@ -343,6 +343,35 @@ def talk(
     raise typer.Exit(code)
 
 
+@app.command()
+def audiosocket(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The TCP port that Asterisk dials.")] = 9092,
+    host: Annotated[str, typer.Option(help="The address to listen on. AudioSocket has no TLS.")] = "127.0.0.1",
+    line: Annotated[str, typer.Option(help="Which [telephony.NAME] the calls are of.")] = "audiosocket",
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take calls from Asterisk's AudioSocket over TCP and carry them to the running server."""
+    import logging
+
+    from realtime.audiosocket import Listener, listen
+    from realtime.telephone import lines
+    from signaling.telephony.routes import PREFIX
+
+    settings = _load(_config_path(config))
+    found = lines(settings).get(line)
+    if found is None or found.secrets is None or found.carrier.name != "audiosocket":
+        _stop(f"there is no [telephony.{line}] with a secret whose carrier is audiosocket in the settings")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    socket_url = f"{_url(settings, url).rstrip('/').replace('http', 'ws', 1)}{PREFIX}/{line}"
+    try:
+        asyncio.run(listen(host, port, Listener(socket_url, found.secrets.main)))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    except OSError as error:
+        _stop(f"cannot listen on {host}:{port}: {error}")
+
+
 def _config_path(option: Path | None) -> Path | None:
     """The option, else `REALTIME_CONFIG`, else `realtime.toml` where it exists."""
     if option is not None:

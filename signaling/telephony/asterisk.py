@@ -94,9 +94,10 @@ class AsteriskStream:
         size = count_of(fields.get("optimal_frame_size")) or codec.rate // 50 * codec.sample_bytes
         if size > MAX_FRAME // 10:
             raise CarrierError(f"frames of {size} bytes")
-        call_id = text_of(fields.get("channel_id"))
+        names = (text_of(fields.get(name)) for name in ("channel_id", "channel", "connection_id"))
+        call_id = next((name for name in names if name), "")
         if not call_id:
-            raise CarrierError("MEDIA_START without channel_id")
+            raise CarrierError("MEDIA_START without channel_id, channel and connection_id")
         self._started = True
         self._traits = Traits(frame_bytes=size, subprotocol=_SUBPROTOCOL)
         parameters = {**parameters_of(fields.get("channel_variables")), **self._query}

@@ -47,6 +47,15 @@ _AUDIO: Final = {0x10: 8_000, 0x12: 16_000, 0x13: 24_000}
 _TRAITS: Final = Traits(quantum_ms=20, fill_ms=10, mark_ms=None, flushes=False, paces=True)
 
 
+FIRST_FRAME: Final = _HEAD + 16
+"""Bytes of the frame that a connection begins with."""
+
+
+def is_first_frame(data: bytes) -> bool:
+    """Whether this is a UUID's frame."""
+    return len(data) == FIRST_FRAME and data[:_HEAD] == bytes((_UUID, 0, 16))
+
+
 class AudioSocketStream:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec

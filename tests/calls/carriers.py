@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
 
 import jwt
@@ -65,9 +67,9 @@ class Answer:
 class Dialect(Protocol):
     path: str
     rate: int
-    subprotocols: list[str] | None
+    subprotocols: Sequence[str] | None
 
-    def webhook(self, call_id: str) -> Webhook: ...
+    def webhook(self, call_id: str) -> Webhook | None: ...
 
     def answer(self, document: str) -> Answer: ...
 
@@ -85,7 +87,7 @@ class Dialect(Protocol):
 class Telnyx:
     """TeXML `<Connect><Stream>`; signed webhook, unsigned socket."""
 
-    subprotocols: list[str] | None = None
+    subprotocols: Sequence[str] | None = None
 
     def __init__(self, path: str = "/v1/ai/realtime/telephony/telnyx", codec: str = "PCMU") -> None:
         self.path = path
@@ -165,7 +167,7 @@ class Telnyx:
 class Vonage:
     """An NCCO that connects to a WebSocket; JWTs on the webhook and on the socket."""
 
-    subprotocols: list[str] | None = None
+    subprotocols: Sequence[str] | None = None
     secret = "the-signature-secret-of-an-account-of-the-tests"
 
     def __init__(self, path: str = "/v1/ai/realtime/telephony/vonage") -> None:
@@ -224,10 +226,135 @@ class Vonage:
         return _json({"event": "websocket:notify", "payload": orjson.loads(name)})
 
 
+class Asterisk:
+    """chan_websocket in its plain form: the socket comes by itself, with a password. Marks, flow control."""
+
+    subprotocols: Sequence[str] | None = ("media",)
+    secret = "the-password-of-websocket-client-conf"
+
+    def __init__(self, path: str = "/v1/ai/realtime/telephony/asterisk", as_json: bool = False) -> None:
+        self.path = path
+        self.rate = 16_000
+        self.as_json = as_json
+
+    def webhook(self, call_id: str) -> Webhook | None:
+        return None
+
+    def answer(self, document: str) -> Answer:
+        query = urlencode({"number": CALLER, "dialled": DIALLED, "plan": "gold"})
+        basic = base64.b64encode(f"realtime:{self.secret}".encode()).decode()
+        return Answer(f"{document}{self.path}?{query}", "", "", {"Authorization": f"Basic {basic}"})
+
+    def start(self, call_id: str, answer: Answer) -> list[str | bytes]:
+        fields = {
+            "connection_id": "media1",
+            "channel": "WebSocket/media1/0x7f1c",
+            "channel_id": call_id,
+            "format": "slin16",
+            "optimal_frame_size": 640,
+            "ptime": 20,
+        }
+        return [self._event("MEDIA_START", **fields)]
+
+    def _event(self, event: str, **fields: object) -> str:
+        if self.as_json:
+            return _json({"event": event, **fields})
+        return " ".join([event, *(f"{name}:{value}" for name, value in fields.items())])
+
+    def audio(self, pcm: Pcm) -> bytes:
+        return pcm.astype("<i2").tobytes()
+
+    def key(self, key: str) -> str:
+        return self._event("DTMF_END", channel_id="pbx1-1", digit=key)
+
+    def read(self, message: str | bytes) -> Read:
+        if isinstance(message, bytes):
+            assert len(message) % 640 == 0
+            assert len(message) <= 65_500
+            return Read(np.frombuffer(message, "<i2"))
+        if self.as_json:
+            data = orjson.loads(message)
+            command, name = data["command"], data.get("correlation_id", "")
+        else:
+            command, _, name = message.partition(" ")
+        assert command in ("MARK_MEDIA", "FLUSH_MEDIA", "HANGUP"), message
+        return Read(mark=name) if command == "MARK_MEDIA" else Read(flush=command == "FLUSH_MEDIA")
+
+    def marked(self, name: str) -> str:
+        if self.as_json:
+            return self._event("MEDIA_MARK_PROCESSED", channel_id="pbx1-1", correlation_id=name)
+        return f"MEDIA_MARK_PROCESSED {name}"
+
+
+class AudioSocket:
+    """Frames over TCP to `realtime audiosocket` at `port`. The dial plan asks the webhook for the UUID."""
+
+    subprotocols: Sequence[str] | None = None
+    secret = "what-the-dial-plan-and-the-server-know"
+    path = "/v1/ai/realtime/telephony/audiosocket"
+    rate = 8000
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._rest = b""
+
+    def webhook(self, call_id: str) -> Webhook | None:
+        form = {"secret": self.secret, "number": CALLER, "dialled": DIALLED, "plan": "gold"}
+        return Webhook(urlencode(form).encode(), {"content_type": "application/x-www-form-urlencoded"})
+
+    def answer(self, document: str) -> Answer:
+        return Answer(f"tcp://127.0.0.1:{self.port}", document, document)
+
+    def start(self, call_id: str, answer: Answer) -> list[str | bytes]:
+        return [self._frame(0x01, uuid.UUID(answer.token).bytes)]
+
+    def _frame(self, kind: int, body: bytes) -> bytes:
+        return struct.pack(">BH", kind, len(body)) + body
+
+    def audio(self, pcm: Pcm) -> bytes:
+        return self._frame(0x10, pcm.astype("<i2").tobytes())
+
+    def key(self, key: str) -> bytes:
+        return self._frame(0x03, key.encode())
+
+    def read(self, message: str | bytes) -> Read:
+        assert isinstance(message, bytes)
+        data, pieces = self._rest + message, []
+        while len(data) >= 3 and len(data) >= (end := 3 + int.from_bytes(data[1:3])):
+            assert data[0] in (0x00, 0x10), data[:3]
+            assert data[0] == 0x00 or end == 323, "20 ms of 8 kHz L16 a frame"
+            pieces.append(data[3:end])
+            data = data[end:]
+        self._rest = data
+        return Read(np.frombuffer(b"".join(pieces), "<i2") if any(pieces) else None)
+
+    def marked(self, name: str) -> bytes:
+        raise AssertionError("AudioSocket has no marks")
+
+
+class TcpSocket:
+    """A TCP connection that looks like a WebSocket to a `Phone`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.close_code: int | None = None
+
+    async def send(self, message: str | bytes) -> None:
+        assert isinstance(message, bytes)
+        self._writer.write(message)
+        await self._writer.drain()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self._reader.read(4096):
+            yield data
+        self.close_code = 1000
+
+
 class Phone:
     """A caller on an open socket. `heard`: what has been played of what came, with the times."""
 
-    def __init__(self, dialect: Dialect, socket: websockets.ClientConnection) -> None:
+    def __init__(self, dialect: Dialect, socket: websockets.ClientConnection | TcpSocket) -> None:
         self.dialect = dialect
         self.socket = socket
         self.arrived: list[tuple[float, Pcm]] = []
@@ -239,6 +366,7 @@ class Phone:
         self._empty_at = 0.0
         self._saying: list[Pcm] = []
         self.first_heard: float | None = None
+        self.over = asyncio.Event()
 
     @property
     def heard(self) -> Pcm:
@@ -264,6 +392,11 @@ class Phone:
             assert self.socket.close_code is None, f"the socket was closed while waiting for {what}"
             await asyncio.sleep(0.02)
 
+    async def hung_up(self) -> None:
+        """The other side has closed."""
+        async with asyncio.timeout(5):
+            await self.over.wait()
+
     async def answered(self) -> None:
         """An answer has come and has been played to its end."""
         await self.until(lambda: self.arrived, "an answer")
@@ -279,6 +412,12 @@ class Phone:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def listen(self) -> None:
+        try:
+            await self._listen()
+        finally:
+            self.over.set()
+
+    async def _listen(self) -> None:
         async for message in self.socket:
             now = time.monotonic()
             said = self.dialect.read(message)
@@ -307,10 +446,32 @@ class Phone:
 async def announce(server: Server, dialect: Dialect, call_id: str) -> tuple[int, str]:
     """The webhook: its status and its document."""
     webhook = dialect.webhook(call_id)
+    if webhook is None:
+        return 200, server.url.replace("http", "ws")
     status, _, body = await server.request(
         "POST", f"{dialect.path}/answer", webhook.body, credential=None, **webhook.headers
     )
     return status, body.decode()
+
+
+@asynccontextmanager
+async def _dialled(dialect: Dialect, answer: Answer) -> AsyncIterator[websockets.ClientConnection | TcpSocket]:
+    parts = urlsplit(answer.url)
+    if parts.scheme == "tcp":
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        try:
+            yield TcpSocket(reader, writer)
+        finally:
+            writer.close()
+        return
+    async with websockets.connect(
+        answer.url,
+        additional_headers=answer.headers,
+        subprotocols=dialect.subprotocols,  # type: ignore[arg-type]
+        compression=None,
+    ) as socket:
+        assert dialect.subprotocols is None or socket.subprotocol in dialect.subprotocols
+        yield socket
 
 
 @asynccontextmanager
@@ -319,12 +480,7 @@ async def ring(server: Server, dialect: Dialect, call_id: str) -> AsyncIterator[
     status, document = await announce(server, dialect, call_id)
     assert status == 200, document
     answer = dialect.answer(document)
-    async with websockets.connect(
-        answer.url,
-        additional_headers=answer.headers,
-        subprotocols=dialect.subprotocols,  # type: ignore[arg-type]
-        compression=None,
-    ) as socket:
+    async with _dialled(dialect, answer) as socket:
         for message in dialect.start(call_id, answer):
             await socket.send(message)
         phone = Phone(dialect, socket)

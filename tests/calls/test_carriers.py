@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import orjson
@@ -13,13 +18,21 @@ import pytest
 import websockets
 
 from tests.calls import carriers
-from tests.calls.carriers import Dialect, Phone, Telnyx, Vonage
+from tests.calls.carriers import Asterisk, AudioSocket, Dialect, Phone, Telnyx, Vonage
 from tests.calls.conftest import HOW_ARE_YOU
-from tests.calls.server import API_KEY, Server
+from tests.calls.server import API_KEY, Server, free_port
 from tests.media.webrtc import loudest_hz
 
 TELNYX, TELNYX_ALAW, VONAGE = Telnyx(), Telnyx("/v1/ai/realtime/telephony/alaw", "PCMA"), Vonage()
-DIALECTS: dict[str, Dialect] = {"telnyx": TELNYX, "telnyx-alaw": TELNYX_ALAW, "vonage": VONAGE}
+AUDIOSOCKET = AudioSocket(free_port())
+DIALECTS: dict[str, Dialect] = {
+    "telnyx": TELNYX,
+    "telnyx-alaw": TELNYX_ALAW,
+    "vonage": VONAGE,
+    "asterisk": Asterisk(),
+    "asterisk-json": Asterisk(as_json=True),
+    "audiosocket": AUDIOSOCKET,
+}
 CONFIG = """
 [agents.sales]
 instructions = "You sell to {{caller_number}}, who has plan {{plan}}."
@@ -35,19 +48,52 @@ secret = "env:ALAW_PUBLIC_KEY"
 
 [telephony.vonage]
 secret = "env:VONAGE_SIGNATURE_SECRET"
+
+[telephony.asterisk]
+secret = "env:ASTERISK_PASSWORD"
+
+[telephony.audiosocket]
+secret = "env:AUDIOSOCKET_SECRET"
 """
 ENVIRON = {
     "TELNYX_PUBLIC_KEY": TELNYX.public_key,
     "ALAW_PUBLIC_KEY": TELNYX_ALAW.public_key,
     "VONAGE_SIGNATURE_SECRET": Vonage.secret,
+    "ASTERISK_PASSWORD": Asterisk.secret,
+    "AUDIOSOCKET_SECRET": AudioSocket.secret,
 }
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("carriers")
-    with Server(folder, "--engines", "instant", config=CONFIG, environ=ENVIRON) as running:
+    with Server(folder, "--engines", "instant", config=CONFIG, environ=ENVIRON) as running, listener(running):
         yield running
+
+
+@contextmanager
+def listener(server: Server) -> Iterator[None]:
+    """`realtime audiosocket` beside the server."""
+    config = str(server.folder / "realtime.toml")
+    options = ["--port", str(AUDIOSOCKET.port), "--url", server.url, "--config", config]
+    with (server.folder / "listener.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "realtime.cli", "audiosocket", *options],
+            env={**os.environ, **ENVIRON},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            end = time.monotonic() + 30
+            while "listening" not in (server.folder / "listener.log").read_text():
+                assert process.poll() is None
+                assert time.monotonic() < end, "the listener did not start"
+                time.sleep(0.05)
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
 
 
 async def whole_call(line: Server, name: str) -> Phone:
@@ -86,10 +132,10 @@ def test_a_caller_speaks_and_hears_the_whole_answer(calls: dict[str, Phone], nam
     heard = np.concatenate([pcm for _, pcm in phone.arrived])
     assert 4.9 < len(heard) / phone.dialect.rate < 5.1
     assert abs(loudest_hz(heard, phone.dialect.rate) - 440) < 5
-    assert phone.marks_answered > 5
+    assert phone.marks_answered > 5 or name == "audiosocket"
 
 
-@pytest.mark.parametrize("name", ["telnyx", "vonage"])
+@pytest.mark.parametrize("name", ["telnyx", "vonage", "asterisk"])
 async def test_who_talks_over_the_bot_silences_it_and_the_turn_keeps_what_was_heard(line: Server, name: str) -> None:
     turns = re.findall(r"barge_in_ms=[\d.]+ heard_ms=([\d.]+)", line.log())
     phone, began = await cut_call(line, name)
@@ -100,6 +146,31 @@ async def test_who_talks_over_the_bot_silences_it_and_the_turn_keeps_what_was_he
     assert phone.first_heard is not None
     assert [float(ms) for ms in heard] == [pytest.approx((flushed_at - phone.first_heard) * 1000, abs=250)]
     await line.until_calls(0)
+
+
+async def test_who_talks_over_the_bot_silences_it_where_nothing_can_be_flushed(line: Server) -> None:
+    async with carriers.ring(line, AUDIOSOCKET, "cut") as phone:
+        phone.say(HOW_ARE_YOU)
+        await phone.until(lambda: phone.first_heard, "an answer")
+        await asyncio.sleep(1.0)
+        assert sum(len(pcm) for _, pcm in phone.arrived) / 8000 < 1.3, "no more than a frame or two is sent ahead"
+        began = time.monotonic()
+        phone.say(HOW_ARE_YOU)
+        await phone.until(lambda: time.monotonic() - phone.arrived[-1][0] > 0.3, "silence")
+        assert phone.arrived[-1][0] - began < 2.0, (
+            "the clip begins with a breath, and voice takes a quarter of a second"
+        )
+    await line.until_calls(0)
+
+
+async def test_a_call_that_the_server_ends_ends_at_the_phone(line: Server) -> None:
+    for name in ("asterisk", "audiosocket", "telnyx"):
+        async with carriers.ring(line, DIALECTS[name], f"end-{name}") as phone:
+            await line.until_calls(1)
+            [call] = await line.sessions()
+            await line.request("DELETE", f"/v1/ai/realtime/sessions/{call['session_id']}")
+            await phone.hung_up()
+            await line.until_calls(0)
 
 
 @pytest.mark.parametrize("name", DIALECTS)
