@@ -87,6 +87,8 @@ class VendorSettings(Section):
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     speech_format: Literal["pcm", "wav"] = "pcm"
     """What this address can stream speech as; raw pcm is 24 kHz mono int16."""
+    batches: bool | None = None
+    """Whether it has the batch interface of its kind; default: the vendor's own address does."""
     options: dict[str, Any] = {}
     """For a class of the user's own: what its constructor gets by name."""
 
@@ -117,6 +119,8 @@ class ModelSettings(Section):
     input_cost_per_token: Price | None = None
     output_cost_per_token: Price | None = None
     cache_read_input_token_cost: Price | None = None
+    input_cost_per_token_batches: Price | None = None
+    output_cost_per_token_batches: Price | None = None
     input_cost_per_second: Price | None = None
     input_cost_per_character: Price | None = None
     output_cost_per_image: Price | None = None

@@ -207,6 +207,40 @@ class ChatModel(Protocol):
     async def close(self) -> None: ...
 
 
+ChatAnswer: TypeAlias = Sequence[ChatDelta] | EngineError
+"""A whole answer of a batch, ending in `ChatEnd`, or why there is none."""
+
+
+class ChatBatches(Protocol):
+    """A vendor's own interface for many requests at a lower price, answered within a day."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Of one batch."""
+
+    @property
+    def max_requests(self) -> int: ...
+
+    async def submit(self, requests: Mapping[str, ChatRequest]) -> str:
+        """Sends the requests, each under an id of `[A-Za-z0-9_-]{1,64}`; what the vendor calls the batch."""
+
+    async def answers(self, batch: str) -> Mapping[str, ChatAnswer] | None:
+        """By the ids of the requests; None while it works. Who is missing was not done (cancelled, expired)."""
+
+    async def cancel(self, batch: str) -> None: ...
+
+    async def discard(self, batch: str) -> None:
+        """Removes what the vendor keeps of it. Only for one that is over."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A `ChatModel` that may have `ChatBatches`."""
+
+    @property
+    def batches(self) -> ChatBatches | None: ...
+
+
 # --- text to speech ---------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ from realtime.adapters.base import (
     ToolCallDelta,
     Usage,
 )
+from realtime.adapters.gemini_batch import GeminiBatches
 from realtime.adapters.vendor_errors import message, of_status
 from realtime.settings import VendorSettings
 
@@ -60,19 +61,30 @@ class GeminiChat:
         self._temperature = temperature
         self._key = settings.key.get_secret_value() if settings.key else ""
         timeout = settings.timeout_seconds
-        self._http = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout, connect=min(CONNECT_S, timeout)),
-            follow_redirects=False,
-            event_hooks={"response": [_note]},
+        limit = httpx2.Timeout(timeout, connect=min(CONNECT_S, timeout))
+        self._http = httpx2.AsyncClient(timeout=limit, follow_redirects=False, event_hooks={"response": [_note]})
+        has_batches = settings.base_url is None if settings.batches is None else settings.batches
+        self._http_of_batches = httpx2.Client(timeout=limit, follow_redirects=False) if has_batches else None
+        options = types.HttpOptions(
+            base_url=settings.base_url,
+            api_version=API_VERSION,
+            httpx_async_client=self._http,
+            httpx_client=self._http_of_batches,
         )
-        options = types.HttpOptions(base_url=settings.base_url, api_version=API_VERSION, httpx_async_client=self._http)
         self._client = genai.Client(api_key=self._key or "none", vertexai=False, http_options=options)
+        self.batches: GeminiBatches | None = None
+        if has_batches:
+            self.batches = GeminiBatches(
+                self._client, self.info.name, model, self._key, self._written, self._whole, self._failures
+            )
 
     async def start(self) -> None:
         """Ready as it is."""
 
     async def close(self) -> None:
         await self._http.aclose()
+        if self._http_of_batches is not None:
+            self._http_of_batches.close()
 
     def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ChatDelta]]:
         return aclosing(self._deltas(request))
@@ -94,6 +106,13 @@ class GeminiChat:
                 for response in responses:
                     await response.aclose()
             yield state.end(self.info.name)
+
+    def _written(self, request: ChatRequest) -> tuple[list[types.Content], types.GenerateContentConfig]:
+        return _contents(request.messages), self._config(request)
+
+    def _whole(self, response: types.GenerateContentResponse) -> list[ChatDelta]:
+        state = _State()
+        return [*state.chunk(response), state.end(self.info.name)]
 
     def _config(self, request: ChatRequest) -> types.GenerateContentConfig:
         system = "\n\n".join(one.content for one in request.messages if one.role == "system" and one.content)

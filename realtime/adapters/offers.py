@@ -103,6 +103,8 @@ def _prices(model: ModelSettings) -> Prices:
         second=model.input_cost_per_second,
         character=model.input_cost_per_character,
         image=model.output_cost_per_image,
+        batch_input_token=model.input_cost_per_token_batches,
+        batch_output_token=model.output_cost_per_token_batches,
     )
 
 

@@ -31,6 +31,7 @@ from realtime.adapters.base import (
     Transcription,
     TranscriptStream,
 )
+from realtime.adapters.openai_batch import OpenAIBatches
 from realtime.adapters.openai_vendor import Answer, OpenAIVendor, Refusal
 from realtime.adapters.openai_wire import ChatEvents, Lines, WireError, chat_body, parse_object, transcription
 from realtime.adapters.pace import Paces, WordEstimate
@@ -90,6 +91,7 @@ class OpenAIChat(Engine):
         self._temperature = temperature
         self._dialect: dict[str, str | None] = {}
         """Fields that this model refused before, and what it calls them instead, if anything."""
+        self.batches = OpenAIBatches(vendor, self.info.name, self._body_in_batch) if vendor.has_batches else None
 
     def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ChatDelta]]:
         return aclosing(self._deltas(request))
@@ -128,9 +130,7 @@ class OpenAIChat(Engine):
 
     async def _open(self, request: ChatRequest) -> Answer:
         """Posts the request; once more for each field whose refusal the server's error explains."""
-        body = chat_body(request, self._model, self._temperature)
-        if request.cache_key is not None and self._vendor.is_openai:
-            body["prompt_cache_key"] = request.cache_key
+        body = self._body(request)
         for field, name in self._dialect.items():
             if request.exact and name is None and field in self._dropped(request):
                 raise Refusal(f"{self.info.name}: the model does not take {field}", engine=self.info.name, param=field)
@@ -150,6 +150,21 @@ class OpenAIChat(Engine):
                     raise
                 self._dialect[dialect[0]] = dialect[1]
                 _translate(body, *dialect)
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        body = chat_body(request, self._model, self._temperature)
+        if request.cache_key is not None and self._vendor.is_openai:
+            body["prompt_cache_key"] = request.cache_key
+        return body
+
+    def _body_in_batch(self, request: ChatRequest) -> dict[str, Any]:
+        """Nothing is left out of it: a refusal would come too late to say so."""
+        body = self._body(request)
+        del body["stream"], body["stream_options"]
+        for field, name in self._dialect.items():
+            if name is not None:
+                _translate(body, field, name)
+        return body
 
 
 def _translate(body: dict[str, Any], field: str, name: str | None) -> None:

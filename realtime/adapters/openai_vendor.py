@@ -117,7 +117,8 @@ class OpenAIVendor:
         self.timeout_s = settings.timeout_seconds
         self.speech_format = settings.speech_format
         self._url = settings.base_url or OPENAI_URL
-        self._key = settings.key.get_secret_value() if settings.key else ""
+        self.has_batches = self.is_openai if settings.batches is None else settings.batches
+        self.key = settings.key.get_secret_value() if settings.key else ""
         self._client: openai.AsyncOpenAI | None = None
         self._users: set[object] = set()
         self._warming: asyncio.Lock | None = None
@@ -139,14 +140,7 @@ class OpenAIVendor:
             try:
                 with self.failures(self.name):
                     async with asyncio.timeout(WARM_UP_S):
-                        stream = await self._ready().get(
-                            "/models",
-                            options={"headers": self._headers()},
-                            cast_to=object,
-                            stream=True,
-                            stream_cls=openai.AsyncStream[object],
-                        )
-                        async with Answer(self, self.name, stream.response, 1 << 22) as answer:
+                        async with await self.get(self.name, "/models", 1 << 22) as answer:
                             await answer.read()
             except EngineError as error:
                 if error.code not in ("bad_request", "not_found"):  # some servers have no list of models
@@ -158,6 +152,22 @@ class OpenAIVendor:
             client, self._client = self._client, None
             self._warm = False
             await client.close()
+
+    async def get(self, engine: str, path: str, limit: int) -> Answer:
+        """Returns when the status is known to be good."""
+        with self.failures(engine):
+            stream = await self._ready().get(
+                path,
+                options={"headers": self._headers()},
+                cast_to=object,
+                stream=True,
+                stream_cls=openai.AsyncStream[object],
+            )
+        return Answer(self, engine, stream.response, limit)
+
+    async def delete(self, engine: str, path: str) -> None:
+        with self.failures(engine):
+            await self._ready().delete(path, options={"headers": self._headers()}, cast_to=object)
 
     async def post(
         self,
@@ -178,7 +188,7 @@ class OpenAIVendor:
             with self.failures(engine):
                 stream = await self._ready().post(
                     path,
-                    content=_written(body) if body is not None else None,
+                    content=written(body) if body is not None else None,
                     body=dict(form) if form is not None else None,
                     files={"file": file} if file is not None else None,
                     options={"headers": headers},
@@ -250,8 +260,8 @@ class OpenAIVendor:
 
     def _message(self, engine: str, text: str) -> str:
         text = " ".join(text[: 4 * MAX_MESSAGE].split())
-        if self._key:
-            text = text.replace(self._key, "***")
+        if self.key:
+            text = text.replace(self.key, "***")
         text = _SECRET.sub("***", text)
         return f"{engine}: {text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + '…'}"
 
@@ -269,7 +279,7 @@ class OpenAIVendor:
             event_hooks={"response": [self._bound_error]},
         )
         return openai.AsyncOpenAI(
-            api_key=self._key or "none",
+            api_key=self.key or "none",
             base_url=self._url,
             timeout=timeout,
             max_retries=0,
@@ -279,7 +289,7 @@ class OpenAIVendor:
     def _headers(self) -> dict[str, str | openai.Omit]:
         """Of every request. The SDK would else send what stands in the environment for OpenAI to anyone."""
         headers: dict[str, str | openai.Omit] = {"Accept-Encoding": "identity"}
-        if not self._key:
+        if not self.key:
             headers["Authorization"] = openai.Omit()
         if not self.is_openai:
             headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
@@ -311,7 +321,7 @@ def _seconds(header: str | None) -> float | None:
     return seconds if 0 <= seconds <= MAX_RETRY_AFTER_S else None
 
 
-def _written(body: Mapping[str, Any]) -> bytes:
+def written(body: Mapping[str, Any]) -> bytes:
     """JSON. Half a surrogate pair, which a caller's history may hold for ever, becomes a question mark."""
     try:
         return orjson.dumps(body)

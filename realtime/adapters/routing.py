@@ -55,6 +55,12 @@ class Prices:
     second: float | None = None
     character: float | None = None
     image: float | None = None
+    batch_input_token: float | None = None
+    batch_output_token: float | None = None
+
+    def of_batch(self) -> Prices:
+        """Of requests done by the vendor's batch interface."""
+        return Prices(input_token=self.batch_input_token, output_token=self.batch_output_token)
 
     def cost(self, amount: Amount) -> float | None:
         """None when a price is needed that is not known."""

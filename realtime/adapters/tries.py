@@ -143,6 +143,10 @@ class Tries(Generic[CandidateT]):
             return False
         return error.retryable or error.code in ("auth_failed", "not_found")
 
+    def note(self, vendor: str, model: str, status: str, began: float) -> None:
+        """Writes down a try that was made elsewhere."""
+        self.log.append(Try(vendor, model, status, round(1000 * (self.clock() - began), 1)))
+
     def _log(self, candidate: Candidate[CandidateT], status: str, began: float, now: float) -> None:
         self.log.append(Try(candidate.vendor, candidate.model, status, round(1000 * (now - began), 1)))
 

@@ -4,9 +4,10 @@
        |                 `--cancel--> cancelled
        `--cancel--> cancelled
 
-A job's whole state is one record in the store, so a restart finds what was queued or running and does it
-again. It runs as an ordinary request when the server has time, at the ordinary price, and says so: vendors'
-own batch APIs are not used yet. It must never claim a discount that was not given.
+A job goes into a batch of its vendor's where the vendor has such a thing, and only then is there a discount.
+Elsewhere it runs as an ordinary request when the server has time, at the ordinary price, and says so. A job's
+whole state is one record in the store: a restart finds what was queued or running, asks after what a vendor has,
+and does the rest again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +24,13 @@ import orjson
 from fastapi import APIRouter, Request
 
 from realtime import problems
+from realtime.adapters.base import Batching, ChatBatches, EngineError
+from realtime.adapters.routing import Model
+from realtime.gateway.chat import Asked, asked, completed, completed_in_batch
 from realtime.gateway.chat_body import ChatBody
 from realtime.gateway.errors import GatewayError
 from realtime.gateway.openapi import problems as error_answers
+from realtime.gateway.vendor_batches import VendorBatches
 from realtime.gateway.work import Call, Gateway
 from realtime.store.base import MAX_VALUE_BYTES, StoreError
 from token_service.api_keys import ApiKey
@@ -48,8 +53,6 @@ _OPEN = ("queued", "running")
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[Call, ChatBody], Awaitable[dict[str, Any]]]
-
 
 @dataclass(slots=True)
 class Job:
@@ -63,6 +66,8 @@ class Job:
     created_at: int = 0
     finished_at: int | None = None
     answer: dict[str, Any] | None = None
+    sent: tuple[str, str] | None = None
+    """The model's reference and the vendor's batch that it is in."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -76,6 +81,7 @@ class Job:
                 "created_at": self.created_at,
                 "finished_at": self.finished_at,
                 "answer": self.answer,
+                "sent": self.sent,
             }
         )
 
@@ -83,7 +89,8 @@ class Job:
     def parse(cls, name: str, data: bytes) -> Job:
         fields = orjson.loads(data)
         key = ApiKey(fields.pop("key"), frozenset({"chat"}))
-        job = cls(name, key, **fields)
+        sent = fields.pop("sent", None)
+        job = cls(name, key, sent=tuple(sent) if sent else None, **fields)
         if job.status not in _OPEN:
             job.done.set()
         return job
@@ -108,11 +115,11 @@ class Job:
 
 
 class Batches:
-    """`run`: what answers one chat request."""
+    """All jobs. `vendors`: the batches they are in."""
 
-    def __init__(self, gateway: Gateway, run: Run) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._run = run
+        self.vendors = VendorBatches()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._jobs: dict[str, Job] = {}
         """Those that wait or run in this process."""
@@ -137,6 +144,7 @@ class Batches:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self.vendors.close()
 
     async def submit(self, call: Call, body: ChatBody) -> dict[str, Any]:
         """The answer when it is there in time, else the job with status 202."""
@@ -181,6 +189,7 @@ class Batches:
             await self._save(job)
             if job.task is not None:
                 job.task.cancel()
+            self.vendors.leave(job.id, cancelled=True)
             job.done.set()
         return job
 
@@ -190,12 +199,19 @@ class Batches:
 
     async def _work(self, job: Job) -> None:
         try:
-            async with self._places:
-                job.status = "running"
-                await self._save(job)
-                await self._answer(job)
+            try:
+                job.answer = await self._answer(job)
+                job.status = "completed"
+            except StoreError:
+                raise
+            except TimeoutError:
+                job.status = "failed"
+                job.answer = _failure(EngineError("the time for this job is over", code="deadline"))
+            except Exception as error:
+                job.status, job.answer = "failed", _failure(error)
             job.finished_at = int(time.time())
             await self._save(job)
+            self.vendors.leave(job.id)
             job.done.set()
         except StoreError as error:
             logger.error("batch job %s cannot be kept: %s", job.id, error)
@@ -204,17 +220,63 @@ class Batches:
         finally:
             self._jobs.pop(job.id, None)
 
-    async def _answer(self, job: Job) -> None:
+    async def _answer(self, job: Job) -> dict[str, Any]:
+        """A `ChatResult`. Raises what is wrong."""
         body = ChatBody.model_validate({**job.document, "timeout_seconds": JOB_S, "stream": False})
         call = Call(self._gateway, job.key, time.monotonic() + JOB_S, job.url, job.document)
+        call.began -= max(0.0, time.time() - job.created_at)
         call.batch = {"batch_id": job.id, "discount": None}
+        async with asyncio.timeout(JOB_S):
+            ask = await asked(call, body, fetch=job.sent is None)
+            models = await self._with_batches(ask, job)
+        if models:
+            return await self._by_vendor(job, ask, models)
         call.warnings.append("batch_unsupported")
-        try:
+        async with self._places:
+            job.status = "running"
+            await self._save(job)
+            call.until = time.monotonic() + JOB_S
+            # What was asked before it had a place may be out of date by now.
             async with asyncio.timeout(JOB_S):
-                job.answer = await self._run(call, body)
-            job.status = "completed"
-        except Exception as error:
-            job.status, job.answer = "failed", _failure(error)
+                return await completed(await asked(call, body))
+
+    async def _with_batches(self, ask: Asked, job: Job) -> list[tuple[Model, ChatBatches]]:
+        """The models that may answer, as long as they have batches; the one that has the job already."""
+        found = []
+        for model in ask.models if job.sent is None else [m for m in ask.models if m.ref == job.sent[0]]:
+            engine = await self._gateway.catalogue.engine(model)
+            batches = engine.batches if isinstance(engine, Batching) else None
+            if batches is None:
+                break
+            found.append((model, batches))
+        return found
+
+    async def _by_vendor(self, job: Job, ask: Asked, models: Sequence[tuple[Model, ChatBatches]]) -> dict[str, Any]:
+        """By the first that takes it. Once one has taken it, no other is asked."""
+        began = time.monotonic()
+        for model, batches in models:
+            request = ask.of(model)
+            if job.sent is not None:
+                group = self.vendors.join_again(job.id, model.ref, batches, job.sent[1], job.created_at)
+                break
+            group = self.vendors.join(job.id, model.ref, batches, request)
+            try:
+                batch = await self.vendors.sent(group)
+            except EngineError as error:
+                self.vendors.leave(job.id)
+                ask.tries.note(model.vendor, model.name, error.code, began)
+                if model is models[-1][0]:
+                    raise
+                continue
+            job.sent, job.status = (model.ref, batch), "running"
+            await self._save(job)
+            break
+        answer = await self.vendors.answer(job.id, group)
+        if isinstance(answer, EngineError):
+            raise answer
+        ask.tries.note(model.vendor, model.name, "ok", began)
+        ask.call.until = time.monotonic() + JOB_S
+        return await completed_in_batch(ask, model, answer)
 
     async def _save(self, job: Job) -> None:
         data = job.written()

@@ -120,6 +120,9 @@ class Asked:
     tries: Tries[Model]
     checker: structured.Checker | None
     cache_key: str | None
+    used: Usage = field(default_factory=Usage)
+    """All that was asked for and given, the tries that came to nothing included."""
+    cost: float | None = 0.0
 
     def of(self, model: Model) -> ChatRequest:
         """The request as `model` can take it."""
@@ -136,13 +139,18 @@ class Asked:
 
 
 async def asked(
-    call: Call, body: ChatBody, messages: Sequence[Message] | None = None, task: str | None = None
+    call: Call,
+    body: ChatBody,
+    messages: Sequence[Message] | None = None,
+    task: str | None = None,
+    *,
+    fetch: bool = True,
 ) -> Asked:
-    """Plans the request. Raises what is wrong with it before any vendor hears of it."""
+    """Plans the request. Raises what is wrong with it before any vendor hears of it. `fetch`: the pictures."""
     if messages is None:
         messages = messages_of(body.said())
     images = sum(len(message.images) for message in messages)
-    if images:
+    if images and fetch:
         messages = await with_images(call, messages)
     request = request_of(body, messages, call.key.id)
     if body.cache_strategy == "vendor":
@@ -163,10 +171,6 @@ async def complete(call: Call, body: ChatBody) -> dict[str, Any]:
     """The whole answer as a `ChatResult`."""
     if body.batch_mode:
         return await call.gateway.batches.submit(call, body)
-    return await answered(call, body)
-
-
-async def answered(call: Call, body: ChatBody) -> dict[str, Any]:
     return await completed(await asked(call, body))
 
 
@@ -174,7 +178,25 @@ async def completed(ask: Asked) -> dict[str, Any]:
     cached = _from_cache(ask)
     if cached is not None:
         return cached
-    model, folded = await _folded(ask, ask.request)
+    return await _finished(ask, *await _folded(ask, ask.request))
+
+
+async def completed_in_batch(ask: Asked, model: Model, deltas: Sequence[ChatDelta]) -> dict[str, Any]:
+    """The whole answer, of which a vendor's batch gave the `deltas`, at the batch's price."""
+    folded = Folded()
+    for delta in deltas:
+        folded.add(delta)
+    folded.first_at = None
+    prices = model.prices
+    answer = await _finished(ask, replace(model, prices=prices.of_batch()), folded)
+    ordinary = prices.cost(Amount(ask.used.input_tokens, ask.used.output_tokens, ask.used.cached_tokens))
+    if ask.cost is not None and ordinary:
+        answer["metadata"]["discount"] = round(1 - ask.cost / ordinary, 4)
+    return answer
+
+
+async def _finished(ask: Asked, model: Model, folded: Folded) -> dict[str, Any]:
+    """Checked, mended once if need be, counted, and kept where that was asked for."""
     if ask.checker is not None and not folded.calls:
         complaint = ask.checker.complaint(structured.unfenced(folded.content()))
         if complaint is not None:
@@ -228,7 +250,7 @@ def _warn_dropped(ask: Asked, folded: Folded) -> None:
 
 
 async def _count(ask: Asked, model: Model, folded: Folded) -> tuple[dict[str, Any], float | None]:
-    """Usage as the answer says it, and its cost; both into the books."""
+    """Usage and cost of the request so far; what this answer adds goes into the books."""
     used = folded.end.usage if folded.end is not None else None
     if used is None:
         read = sum(len(message.content) for message in ask.request.messages)
@@ -238,7 +260,13 @@ async def _count(ask: Asked, model: Model, folded: Folded) -> tuple[dict[str, An
     amount = Amount(used.input_tokens, used.output_tokens, used.cached_tokens)
     cost = model.prices.cost(amount)
     await ask.call.gateway.meter.count(ask.call.key.id, amount, cost)
-    return usage_of(used), cost
+    ask.used = Usage(
+        ask.used.input_tokens + used.input_tokens,
+        ask.used.output_tokens + used.output_tokens,
+        ask.used.cached_tokens + used.cached_tokens,
+    )
+    ask.cost = None if ask.cost is None or cost is None else ask.cost + cost
+    return usage_of(ask.used), ask.cost
 
 
 def usage_of(used: Usage) -> dict[str, Any]:

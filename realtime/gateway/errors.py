@@ -74,6 +74,8 @@ _STATUS: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "vendor_rate_limited"),
     "overloaded": (503, "vendor_overloaded"),
     "timeout": (504, "vendor_timeout"),
+    "batch_expired": (504, "batch_expired"),
+    "batch_failed": (502, "batch_failed"),
     "deadline": (504, "deadline_exceeded"),
     "recogniser_busy": (503, "recogniser_busy"),
     "busy": (503, "vendor_busy"),

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from realtime.adapters.catalogue import Catalogue
 from realtime.gateway.asr import asr_routes
 from realtime.gateway.batches import Batches, batch_routes
-from realtime.gateway.chat import answered, chat_routes
+from realtime.gateway.chat import chat_routes
 from realtime.gateway.embed import embed_routes
 from realtime.gateway.files import Files, LocalFiles, file_routes
 from realtime.gateway.image import image_routes
@@ -44,7 +44,7 @@ def _files(settings: Settings, store: Store) -> Files:
 def gateway_routes(gateway: Gateway) -> APIRouter:
     """They start and stop the gateway with the application that includes them."""
 
-    gateway.batches = batches = Batches(gateway, answered)
+    gateway.batches = batches = Batches(gateway)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

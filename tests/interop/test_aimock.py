@@ -24,6 +24,7 @@ from pydantic import SecretStr
 
 from media.audio import RATE_IN
 from realtime.adapters.anthropic import AnthropicChat
+from realtime.adapters.base import ChatEnd, ChatRequest, Message, TextDelta, Usage
 from realtime.adapters.embedded.drawing import png
 from realtime.adapters.gemini import GeminiChat
 from realtime.adapters.openai import OpenAIChat, OpenAISpeechToText, OpenAITextToSpeech
@@ -141,6 +142,18 @@ async def test_every_adapter_holds_its_contract(
     await check(lambda: make(kind, aimocks[0]), abilities)
 
 
+async def test_a_batch_of_openais_shape(aimocks: list[str]) -> None:
+    """Its third look says that it is done; it answers every request with the same words."""
+    settings = VendorSettings(base_url=f"{aimocks[0]}/v1", key=SecretStr("k"), batches=True)
+    batches = OpenAIChat(OpenAIVendor("openai", settings), "gpt-4o").batches
+    assert batches is not None
+    batch = await batches.submit({id_: ChatRequest([Message("user", id_)]) for id_ in ("one", "two")})
+    assert await batches.answers(batch) is None
+    done = [TextDelta("Mock batch completion"), ChatEnd("stop", Usage(1, 1))]
+    assert await batches.answers(batch) == {"one": done, "two": done}
+    await batches.discard(batch)
+
+
 # --- the endpoints ----------------------------------------------------------------------------------
 
 
@@ -148,7 +161,7 @@ async def test_every_adapter_holds_its_contract(
 def server(aimocks: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     first, second = aimocks
     vendors = {
-        "openai": vendor(f"{first}/v1"),
+        "openai": vendor(f"{first}/v1", batches=True),
         "spare": vendor(f"{second}/v1"),
         "anthropic": vendor(first, kind="anthropic"),
         "gemini": vendor(first, kind="gemini"),
@@ -239,6 +252,15 @@ def test_vectors_pictures_speech_and_transcripts(server: Running) -> None:
     heard = server.ok("/v1/ai/asr", audio={"base64": recording}, model="hear")
     assert (heard["text"], heard["language"]) == ("what was said", "en")
     assert [word["word"] for word in heard["segments"][0]["words"]] == ["what", "was", "said"]
+
+
+def test_a_batch_job_is_done_by_the_vendors_batch(server: Running) -> None:
+    vendors = server.gateway.batches.vendors  # type: ignore[attr-defined]
+    vendors.collect_s, vendors.poll_s = 0.1, (0.1, 0.5)
+    answer = server.ok(CHAT, messages="Tell me a story", model="gpt", batch_mode=True)
+    assert answer["content"] == "Mock batch completion"
+    assert "batch_unsupported" not in answer["metadata"]["warnings"]
+    assert answer["metadata"]["discount"] is None, "its price is not known"
 
 
 @pytest.mark.parametrize("name", CHATS)
