@@ -1,8 +1,10 @@
 """Packets as they arrive, pieces of sound in order. Sans-I/O.
 
 Nobody listens to this audio in real time: it feeds voice activity detection and a recogniser. So
-nothing is delayed to smooth the arrival; a packet in order comes out at once. Only a gap is waited
-for, `hold_ms` at most, then it is given up. Every call returns all the pieces there are.
+nothing is delayed to smooth the arrival; a packet in order comes out at once, and a clock that drifts
+needs no correction. Only a gap is waited for, then it is given up: for `hold_ms`, and on a path where
+packets have lately come later than that, as long as the latest of them took, up to `max_hold_ms`. Two
+seconds after the last such packet it is `hold_ms` again. Every call returns all the pieces there are.
 
     WAITING --first packet--> FLOWING <--gap closed, or given up-- HOLDING
                                |   ^ \\____________ gap ______________^
@@ -25,7 +27,7 @@ No sequence of packets may make this raise, hold more than `capacity` packets, o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -49,6 +51,10 @@ _MAX_LATE: Final = 100
 """Packets: further back is a sender that restarted (RFC 3550 appendix A.1), nearer is late."""
 _MAX_OUTAGE: Final = 3000
 """Packets: a longer jump forwards is a restart, and nothing was lost by it (RFC 3550 appendix A.1)."""
+
+_LATELY_S: Final = 1.0
+"""Seconds for which the longest wait for a missing packet is kept, and then as long again as the one before."""
+_HOLD_MARGIN_S: Final = 0.01
 
 _PATIENCE_S: Final = 0.06
 """Seconds after a packet was due at which its sender counts as silent."""
@@ -74,6 +80,8 @@ class PieceKind(Enum):
 class Piece:
     """The next sound in media time. `samples`: at 48 kHz, whatever the codec.
 
+    `payload`: what to decode; of a LOST piece that of the packet after it, which may hold a coarse copy of what
+    was lost (RFC 6716 section 2.1.7), empty when that is not known.
     `arrived_at`: monotonic seconds at which the packet arrived, for the others when it was due;
     never less than that of the piece before.
     """
@@ -105,6 +113,7 @@ class JitterBuffer:
         *,
         clock_rate: int = _RATE,
         hold_ms: float = 40.0,
+        max_hold_ms: float = 120.0,
         capacity: int = 64,
         max_fill_ms: float = 1000.0,
         max_quiet_ms: float = 2000.0,
@@ -115,6 +124,10 @@ class JitterBuffer:
             raise ValueError("the clock rate must divide 48000")
         self._factor = _RATE // clock_rate
         self._hold = hold_ms / 1000
+        self._max_hold = max(hold_ms, max_hold_ms) / 1000
+        self._longest = [0.0, 0.0]
+        """Seconds, the longest wait for a packet that came after all: of this period and of the one before."""
+        self._period_until = 0.0
         self._capacity = max(1, capacity)
         self._max_fill = round(max_fill_ms * _RATE / 1000)
         self._max_quiet = round(max_quiet_ms * _RATE / 1000)
@@ -129,7 +142,8 @@ class JitterBuffer:
         self._highest = 0
         self._next_timestamp = 0
         self._pending: dict[int, tuple[RtpPacket, float]] = {}
-        self._given_up: set[int] = set()
+        self._given_up: dict[int, float] = {}
+        """Sequence numbers that were not waited for any longer, and when waiting for them began."""
         self._hold_until = 0.0
         self._last_samples = _FRAME
         self._last_at = 0.0
@@ -177,7 +191,7 @@ class JitterBuffer:
         if sequence < self._next - _MAX_LATE:
             self._restart(packet, now, out)
         elif sequence < self._next:
-            self._count_late(sequence)
+            self._count_late(sequence, now)
         elif sequence > self._highest + _MAX_JUMP:
             self._release(now, out)
             if sequence - self._next < _MAX_OUTAGE:
@@ -186,6 +200,8 @@ class JitterBuffer:
         elif sequence in self._pending:
             self.duplicate_packets += 1
         else:
+            if sequence < self._highest:
+                self._waited(now - self._first_behind(sequence), now)
             self._pending[sequence] = (packet, now)
             self._highest = max(self._highest, sequence)
             self._advance(now, out)
@@ -214,10 +230,27 @@ class JitterBuffer:
                 self._play(*held, now, out)
                 continue
             self._flow = Flow.HOLDING
-            self._hold_until = min(arrived for _, arrived in self._pending.values()) + self._hold
+            self._hold_until = min(arrived for _, arrived in self._pending.values()) + self._held_open(now)
             if now < self._hold_until and len(self._pending) <= self._capacity:
                 return
             self._give_up(now, out)
+
+    def _held_open(self, now: float) -> float:
+        """Seconds for which a gap is held at present."""
+        if now >= self._period_until:
+            missed = now >= self._period_until + _LATELY_S
+            self._longest = [0.0, 0.0 if missed else self._longest[0]]
+            self._period_until = now + _LATELY_S
+        return max(self._hold, min(max(self._longest) + _HOLD_MARGIN_S, self._max_hold))
+
+    def _waited(self, seconds: float, now: float) -> None:
+        """A packet came this long after the first one behind it."""
+        self._held_open(now)
+        self._longest[0] = max(self._longest[0], seconds)
+
+    def _first_behind(self, sequence: int) -> float:
+        """When waiting for this packet began."""
+        return min(arrived for held, (_, arrived) in self._pending.items() if held > sequence)
 
     def _release(self, now: float, out: list[Piece]) -> None:
         """Play all that is held: what is missing in between will not come."""
@@ -275,13 +308,16 @@ class JitterBuffer:
         first = min(self._pending)
         missing = first - self._next
         self.lost_packets += missing
-        self._given_up.update(range(self._next, first))
-        self._given_up = {sequence for sequence in self._given_up if sequence >= first - _MAX_LATE}
+        packet, _ = self._pending[first]
+        self._given_up.update(dict.fromkeys(range(self._next, first), self._first_behind(self._next)))
+        self._given_up = {lost: since for lost, since in self._given_up.items() if lost >= first - _MAX_LATE}
         self._next = first
-        gap = _signed(self._pending[first][0].timestamp - self._next_timestamp, 32) * self._factor
+        gap = _signed(packet.timestamp - self._next_timestamp, 32) * self._factor
         if 0 < gap <= self._max_fill:
             wanted = min(gap, missing * self._last_samples, _MAX_CONCEAL)
-            self._fill(PieceKind.LOST, wanted, self._last_samples, now, out)
+            made = self._fill(PieceKind.LOST, wanted, self._last_samples, now, out)
+            if made == gap:
+                out[-1] = replace(out[-1], payload=packet.payload)
 
     def _bridge(self, gap: int, now: float, out: list[Piece]) -> None:
         """A step of the timestamp beyond what has been played, in 48 kHz samples, either way."""
@@ -315,9 +351,12 @@ class JitterBuffer:
         self._due += samples / _RATE
         self._next_timestamp += samples // self._factor
 
-    def _count_late(self, sequence: int) -> None:
-        if sequence in self._given_up or sequence < self._first:
-            self._given_up.discard(sequence)
+    def _count_late(self, sequence: int, now: float) -> None:
+        since = self._given_up.pop(sequence, None)
+        if since is not None:
+            self._waited(now - since, now)
+            self.late_packets += 1
+        elif sequence < self._first:
             self.late_packets += 1
         else:
             self.duplicate_packets += 1

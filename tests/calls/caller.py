@@ -1,8 +1,8 @@
 """A caller as any Python user would write it: a stock aiortc connection, plain HTTP, the `oai-events` channel.
 
 It shares no code with the product. Every server event is kept; leaving `dial` holds the order of all of
-them against the published one. With a `Cable` between the two sides the audio packets are counted on the
-wire, and the line can be cut without a word.
+them against the published one. With a `LossyCable` between the two sides the audio packets are counted
+on the wire, and the line can be made bad, or be cut without a word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 
 from tests.calls.server import Server
-from tests.media.webrtc import Cable, until
+from tests.media.lossy import LossyCable
+from tests.media.webrtc import until
 from tests.realtime.live.orders import OrderChecker
 
 CALLS = "/v1/ai/realtime/calls"
@@ -111,7 +112,7 @@ class Caller:
         self.request_id = ""
         self.over = asyncio.Event()
         """The connection is closed, whoever closed it."""
-        self.cable: Cable | None = None
+        self.cable: LossyCable | None = None
         self._next = 0
         self._news = asyncio.Event()
         self._listening: list[asyncio.Task[None]] = []
@@ -156,7 +157,7 @@ class Caller:
     async def lay_cable(self, answer: str) -> str:
         """The answer with the cable's port in place of the server's candidates."""
         ports = re.findall(r"^a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1 (\d+) ", answer, re.MULTILINE)
-        self.cable = Cable(("127.0.0.1", int(ports[0])))
+        self.cable = LossyCable(("127.0.0.1", int(ports[0])))
         port = await self.cable.open()
         bare = re.sub(r"a=candidate:(?!\S+ 1 udp \d+ 127\.0\.0\.1 ).*\r\n", "", answer)
         return re.sub(r"(a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1 )\d+", rf"\g<1>{port}", bare)

@@ -118,6 +118,20 @@ class TestGaps:
         told = run(steady([0, 2]), buffer, until=0.06)
         assert [at for at, pieces in told if played(pieces) == [2]] == [pytest.approx(0.05)]
 
+    def test_packets_that_came_too_late_are_waited_for_from_then_on(self):
+        buffer = JitterBuffer()
+        arrivals = [*steady([i for i in range(20) if i not in (2, 10)]), (0.06 + 0.07, packet(2))]
+        told = run(sorted(arrivals, key=lambda arrival: arrival[0]), buffer)
+        assert buffer.late_packets == 1
+        out = {index: at for at, pieces in told for index in played(pieces)}
+        assert out[3] == pytest.approx(0.06 + 0.04)
+        assert out[11] == pytest.approx(0.22 + 0.07 + 0.01), "as long as that one took, and 10 ms"
+
+    def test_a_lost_packet_comes_with_the_one_after_it(self):
+        told = run(steady([i for i in range(20) if i not in (5, 10, 11)]))
+        lost = [piece.payload for piece in flat(told) if piece.kind is LOST]
+        assert lost == [packet(6).payload, b"", packet(12).payload]
+
     def test_gaps_are_each_held_from_the_first_packet_behind_them(self):
         told = run([(0, packet(0)), (0.04, packet(2)), (0.06, packet(4)), (0.10, packet(6))], until=0.15)
         out = {index: at for at, pieces in told for index in played(pieces)}
@@ -422,7 +436,7 @@ def test_an_honest_sender_on_a_bad_network(journey, start):
     for at, item in arrivals:
         arrived.setdefault(int(item.payload[1:]), at)
     for at, index in out:
-        assert at - arrived[index] <= 0.040 + 1e-6, "held no longer than the hold"
+        assert at - arrived[index] <= 0.120 + 1e-6, "held no longer than the longest hold"
     for index in arrived.keys() - set(order):
         assert any(arrived[other] + 0.040 <= arrived[index] + 1e-6 for other in order if other > index) or (
             index < order[0]
