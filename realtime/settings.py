@@ -51,9 +51,6 @@ from token_service.ice import IceConfig
 
 __all__ = ["PYTHON", "EngineRef", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
 
-PYTHON = "python:"
-"""Before `module:function` where a chat model could stand: a function that answers the turns."""
-
 MAX_FILE_BYTES = 1 << 20
 """A settings file is written by hand; more than this is some other file."""
 

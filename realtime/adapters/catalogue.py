@@ -26,8 +26,9 @@ from realtime.adapters.embedded.responder import Responder
 from realtime.adapters.embedded.voice import voice
 from realtime.adapters.failover import Breakers, FirstOfChat, FirstOfSpeechToText, FirstOfTextToSpeech
 from realtime.adapters.instant import InstantChat, InstantRecogniser, InstantVoice
+from realtime.adapters.metering import Spent
 from realtime.adapters.offers import offers
-from realtime.adapters.routing import Model
+from realtime.adapters.routing import Amount, Model
 from realtime.mistakes import nearest
 from realtime.settings import PYTHON, AgentSettings, EngineRef, ModelSettings, Settings
 
@@ -102,6 +103,9 @@ class Catalogue:
         """Every model that a one-shot request may have."""
         self._name_of: dict[int, EngineRef] = {}
         """Full reference by the id of the engine it means; the engines live as long as the catalogue."""
+        self._offer_of: dict[int, Model] = {}
+        self._bills: dict[str, Callable[[Spent], None]] = {}
+        """Who wants to know what a session uses."""
 
     # --- for calls ----------------------------------------------------------------------------
 
@@ -158,6 +162,19 @@ class Catalogue:
         if name in OPENAI_VOICES:
             return own[OPENAI_VOICES.index(name) % len(own)]
         return default
+
+    def watch(self, session: str, tell: Callable[[Spent], None]) -> Callable[[], None]:
+        """From now on `tell` is told what the requests of a session use; call what is returned to stop."""
+        self._bills[session] = tell
+        return lambda: self._forget(session)
+
+    def _forget(self, session: str) -> None:
+        self._bills.pop(session, None)
+
+    def _spent(self, engine: object, session: str, amount: Amount, estimated: bool) -> None:
+        tell, model = self._bills.get(session), self._offer_of.get(id(engine))
+        if tell is not None and model is not None:
+            tell(Spent(model.kind, f"{model.vendor}/{model.name}", amount, model.prices.cost(amount), estimated))
 
     # --- for one-shot requests ------------------------------------------------------------------
 
@@ -244,17 +261,23 @@ class Catalogue:
 
     def _stt(self, refs: tuple[EngineRef, ...]) -> SpeechToText:
         engines = [cast(SpeechToText, self._engine("stt", ref)) for ref in refs]
-        return cast(SpeechToText, self._list("stt", refs, lambda: FirstOfSpeechToText(engines, self._breakers)))
+
+        def make() -> Engine:
+            return FirstOfSpeechToText(engines, self._breakers, spent=self._spent)
+
+        return cast(SpeechToText, self._list("stt", refs, make))
 
     def _chat(self, refs: tuple[EngineRef, ...]) -> ChatModel:
         engines = [cast(ChatModel, self._engine("chat", ref)) for ref in refs]
-        return cast(ChatModel, self._list("chat", refs, lambda: FirstOfChat(engines, self._breakers)))
+        return cast(
+            ChatModel, self._list("chat", refs, lambda: FirstOfChat(engines, self._breakers, spent=self._spent))
+        )
 
     def _tts(self, refs: tuple[EngineRef, ...]) -> TextToSpeech:
         engines = [self._voice_engine(ref) for ref in refs]
 
         def make() -> Engine:
-            return FirstOfTextToSpeech(engines, self._breakers, voice_of=self.voice)
+            return FirstOfTextToSpeech(engines, self._breakers, voice_of=self.voice, spent=self._spent)
 
         return cast(TextToSpeech, self._list("tts", refs, make))
 
@@ -271,6 +294,9 @@ class Catalogue:
         if engine is None:
             engine = self._built[kind, ref] = self._build(kind, ref)
             self._name_of[id(engine)] = self._full(ref)
+            offer = next((model for model in self.offers if model.kind == kind and model.called(ref)), None)
+            if offer is not None:
+                self._offer_of[id(engine)] = offer
         return engine
 
     def _full(self, ref: EngineRef) -> EngineRef:

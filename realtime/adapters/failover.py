@@ -32,6 +32,8 @@ from realtime.adapters.base import (
     TranscriptStream,
 )
 from realtime.adapters.breaker import Breaker
+from realtime.adapters.metering import ChatMeter, Meter, SpeechMeter, Tell
+from realtime.adapters.routing import Amount
 
 FIRST_OUTPUT_S = 10.0
 """Seconds for the first token or the first sound: nobody waits longer on the telephone."""
@@ -47,6 +49,10 @@ RESULTS = 64
 
 HELD_CHUNKS = 32
 """Chunks of speech without a sample that are held back before one counts as output."""
+
+
+def _nobody(engine: object, session: str, amount: Amount, estimated: bool) -> None:
+    """Nobody wants to know what was used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,12 @@ Output = TypeVar("Output")
 class _Engines(Generic[EngineT]):
     """What the three have in common: order, breakers, the attempts of a request."""
 
-    def __init__(self, engines: Sequence[EngineT], breakers: Breakers | None, deadline_s: float) -> None:
+    def __init__(
+        self, engines: Sequence[EngineT], breakers: Breakers | None, deadline_s: float, spent: Tell = _nobody
+    ) -> None:
         if not engines:
             raise ValueError("no engine to try")
+        self._spent = spent
         self.engines: tuple[EngineT, ...] = tuple(engines)
         self._breakers = breakers or Breakers()
         self._deadline_s = deadline_s
@@ -111,18 +120,23 @@ class _Engines(Generic[EngineT]):
         self,
         open_stream: Callable[[EngineT], AbstractAsyncContextManager[AsyncIterator[Output]]],
         is_output: Callable[[Output], bool],
+        meter_of: Callable[[EngineT], Meter[Output]],
     ) -> AsyncGenerator[Output, None]:
         run = _Run(self.engines, self._breakers)
         for engine in run.candidates():
             with run.attempt(engine) as verdict:
                 async with AsyncExitStack() as stack:
+                    meter = meter_of(engine)
+                    stack.callback(meter.close)
                     async with _within(self._deadline_s, engine.info.name):
                         stream = await stack.enter_async_context(open_stream(engine))
                         held = await _first_output(stream, is_output)
                     verdict.good()
                     for output in held:
+                        meter.see(output)
                         yield output
                     async for output in stream:
+                        meter.see(output)
                         yield output
                 return
         raise run.failure()
@@ -213,12 +227,20 @@ class FirstOfChat(_Engines[ChatModel]):
     """A `ChatModel` over several."""
 
     def __init__(
-        self, engines: Sequence[ChatModel], breakers: Breakers | None = None, *, deadline_s: float = FIRST_OUTPUT_S
+        self,
+        engines: Sequence[ChatModel],
+        breakers: Breakers | None = None,
+        *,
+        deadline_s: float = FIRST_OUTPUT_S,
+        spent: Tell = _nobody,
     ) -> None:
-        super().__init__(engines, breakers, deadline_s)
+        super().__init__(engines, breakers, deadline_s, spent)
 
     def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ChatDelta]]:
-        return aclosing(self._first_of(lambda engine: engine.stream(request), lambda delta: True))
+        def meter(engine: ChatModel) -> Meter[ChatDelta]:
+            return ChatMeter(self._spent, engine, request)
+
+        return aclosing(self._first_of(lambda engine: engine.stream(request), lambda delta: True, meter))
 
 
 class FirstOfTextToSpeech(_Engines[TextToSpeech]):
@@ -231,8 +253,9 @@ class FirstOfTextToSpeech(_Engines[TextToSpeech]):
         *,
         deadline_s: float = FIRST_OUTPUT_S,
         voice_of: Callable[[str | None, TextToSpeech], str | None] = lambda voice, engine: voice,
+        spent: Tell = _nobody,
     ) -> None:
-        super().__init__(engines, breakers, deadline_s)
+        super().__init__(engines, breakers, deadline_s, spent)
         self._voice_of = voice_of
 
     @property
@@ -243,23 +266,31 @@ class FirstOfTextToSpeech(_Engines[TextToSpeech]):
         def open_stream(engine: TextToSpeech) -> AbstractAsyncContextManager[AsyncIterator[SpeechChunk]]:
             return engine.stream(replace(request, voice=self._voice_of(request.voice, engine)))
 
-        return aclosing(self._first_of(open_stream, lambda chunk: len(chunk.pcm) > 0))
+        def meter(engine: TextToSpeech) -> Meter[SpeechChunk]:
+            return SpeechMeter(self._spent, engine, request)
+
+        return aclosing(self._first_of(open_stream, lambda chunk: len(chunk.pcm) > 0, meter))
 
 
 class FirstOfSpeechToText(_Engines[SpeechToText]):
     """A `SpeechToText` over several. The audio is kept until the first transcript, for the next engine."""
 
     def __init__(
-        self, engines: Sequence[SpeechToText], breakers: Breakers | None = None, *, deadline_s: float = TRANSCRIPT_S
+        self,
+        engines: Sequence[SpeechToText],
+        breakers: Breakers | None = None,
+        *,
+        deadline_s: float = TRANSCRIPT_S,
+        spent: Tell = _nobody,
     ) -> None:
-        super().__init__(engines, breakers, deadline_s)
+        super().__init__(engines, breakers, deadline_s, spent)
 
     def stream(self, options: SttOptions) -> AbstractAsyncContextManager[TranscriptStream]:
         return self._utterance(options)
 
     @asynccontextmanager
     async def _utterance(self, options: SttOptions) -> AsyncGenerator[TranscriptStream, None]:
-        utterance = _Utterance(_Run(self.engines, self._breakers), options, self._deadline_s)
+        utterance = _Utterance(_Run(self.engines, self._breakers), options, self._deadline_s, self._spent)
         # Its own task, because the recogniser is to hear while nobody waits for a transcript yet.
         pump = asyncio.create_task(utterance.pump())
         try:
@@ -271,8 +302,11 @@ class FirstOfSpeechToText(_Engines[SpeechToText]):
 
 
 class _Utterance:
-    def __init__(self, run: _Run[SpeechToText], options: SttOptions, deadline_s: float) -> None:
+    def __init__(self, run: _Run[SpeechToText], options: SttOptions, deadline_s: float, spent: Tell) -> None:
         self._run = run
+        self._spent = spent
+        self._given = 0
+        """Samples that the engine being tried was given."""
         self._options = options
         self._deadline_s = deadline_s
         self._kept: list[Pcm] | None = []
@@ -340,8 +374,9 @@ class _Utterance:
                 self._broken, self._until = None, None
                 if self._over:
                     self._set_limit(self._deadline_s)
+                self._given = 0
                 async with AsyncExitStack() as stack:
-                    stack.callback(self._leave)
+                    stack.callback(self._leave, engine, verdict)
                     async with self._limited(name):
                         stream = await stack.enter_async_context(engine.stream(self._options))
                     self._adopt(stream)
@@ -365,13 +400,16 @@ class _Utterance:
         if self._over and self._current is not None:
             stream.finish()
 
-    def _leave(self) -> None:
+    def _leave(self, engine: SpeechToText, verdict: _Verdict) -> None:
         self._current = None
+        if verdict.given:
+            self._spent(engine, self._options.session, Amount(audio_seconds=self._given / RATE_IN), False)
 
     def _give(self, stream: TranscriptStream, parts: Sequence[Pcm]) -> None:
         try:
             for pcm in parts:
                 stream.push(pcm)
+                self._given += len(pcm)
         except EngineError as error:
             # The task that waits for this engine's transcript is to know; the caller only if all fail.
             self._broken, self._current = error, None

@@ -32,6 +32,7 @@ from realtime.live.conversation import Conversation, Filler
 from realtime.live.hearing import Hearing
 from realtime.live.socket_leg import AudioFormat, SocketLeg
 from realtime.live.tasks import CallTasks
+from realtime.observe.cost import Bill
 from realtime.observe.metrics import Metrics
 from realtime.observe.turns import TurnRecord
 from realtime.problems import request_id
@@ -45,6 +46,9 @@ MAX_DELTA = 1000
 """Characters of chat text handled in one go, some 3 ms."""
 
 _ENGINES = {"stt": "Speech-to-text", "chat": "The chat model", "tts": "Text-to-speech"}
+
+SETTLE_S = 1.0
+"""Seconds for the streams of a call that has ended to be left."""
 
 MAX_TURNS = 500
 """Turns whose numbers are kept for the end of the call, the latest."""
@@ -95,6 +99,8 @@ class Session:
         )
         self.turns: deque[dict[str, Any]] = deque(maxlen=MAX_TURNS)
         """The turns so far: `response_id`, `status`, and the numbers of `realtime.turn.metrics`."""
+        self.bill = Bill()
+        """What the call has cost so far."""
         self._sidebands: list[Callable[[str], None]] = []
         self._delivering: Pcm | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -374,6 +380,7 @@ class Session:
     # --- what is left of it -------------------------------------------------------------------
 
     def _record(self, turn: TurnRecord) -> None:
+        turn.cost_usd = self.bill.take_turn()
         numbers = turn.metrics(self._wall_offset)
         self.turns.append({"response_id": turn.response_id, "status": turn.status, **numbers})
         self._metrics.turn(turn.status, numbers)
@@ -387,6 +394,10 @@ class Session:
     async def ended(self) -> str:
         """Wait until the call is over; the reason."""
         return await asyncio.shield(self._over)
+
+    async def settled(self) -> None:
+        """After its end: wait a little until nothing of it runs any more, and the bill is complete."""
+        await self._tasks.gone(SETTLE_S)
 
     def transcript(self) -> list[dict[str, str]]:
         """What was said and heard so far: `[{role, text, item_id}]`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -51,6 +51,8 @@ class Call:
     claims: Claims
     session: Session
     caller: Caller
+    unwatch: Callable[[], None]
+    """Nobody wants to know any more what its engines take."""
     opened_at: float = field(default_factory=time.time)
     variables: Mapping[str, str] = field(default_factory=dict)
     limit: asyncio.TimerHandle | None = None
@@ -91,6 +93,8 @@ class Sessions:
         self._webhooks = webhooks
         self._lag_ms = lag_ms
         self._calls: dict[str, Call] = {}
+        self._ending: dict[str, Call] = {}
+        """Calls that are over and whose records are not written yet."""
         self._reserved = 0
         self._draining = False
         self._writing: set[asyncio.Task[Any]] = set()
@@ -174,7 +178,8 @@ class Sessions:
             on_end=lambda session, reason: self._ended(number, reason),
         )
         answering.begin(live)
-        call = Call(number, claims.session_id, leg, claims, live, caller, variables=variables)
+        unwatch = self._catalogue.watch(claims.session_id, live.bill.add)
+        call = Call(number, claims.session_id, leg, claims, live, caller, unwatch, variables=variables)
         self._calls[number] = call
         if place is not None:
             place.close()
@@ -241,7 +246,10 @@ class Sessions:
         self._hang_up_soon(call.id, "max_duration")
 
     def _hang_up_soon(self, number: str, reason: str) -> None:
-        task = asyncio.get_running_loop().create_task(self.close(number, reason))
+        self._in_background(self.close(number, reason))
+
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
@@ -261,20 +269,31 @@ class Sessions:
             len(call.session.conversation.history),
             " ".join(f"{name}={value:g}" for name, value in stats.items()),
         )
-        record = {
-            **call.facts(),
-            "ended_at": round(time.time(), 3),
-            "reason": reason,
-            "transcript": call.session.transcript(),
-            "turns": list(call.session.turns),
-        }
-        if call.session.agent is not None:
-            call.session.agent.end(record)
-        self._webhooks.tell(call.claims.agent, number, "call.ended", record)
-        if self._settings.limits.retain_transcript_seconds > 0:
-            task = asyncio.get_running_loop().create_task(self._retain(call, record))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+        self._ending[number] = call
+        self._in_background(self._conclude(call, reason, time.time()))
+
+    async def _conclude(self, call: Call, reason: str, ended_at: float) -> None:
+        """The record of a call that is over, once its last costs are known, to all who want it."""
+        try:
+            await call.session.settled()
+            call.unwatch()
+            cost = call.session.bill.record()
+            self._metrics.spent(cost["usd"])
+            record = {
+                **call.facts(),
+                "ended_at": round(ended_at, 3),
+                "reason": reason,
+                "transcript": call.session.transcript(),
+                "turns": list(call.session.turns),
+                "cost": cost,
+            }
+            if call.session.agent is not None:
+                call.session.agent.end(record)
+            if self._settings.limits.retain_transcript_seconds > 0:
+                await self._retain(call, record)  # first: who is told of the end may fetch it
+            self._webhooks.tell(call.claims.agent, call.id, "call.ended", record)
+        finally:
+            del self._ending[call.id]
 
     async def _retain(self, call: Call, record: Mapping[str, Any]) -> None:
         try:
@@ -288,7 +307,7 @@ class Sessions:
 
     async def transcript(self, id_: str) -> dict[str, Any] | None:
         """Of a call under way or one that ended not too long ago."""
-        call = self.find(id_)
+        call = self.find(id_) or self._ending.get(call_id(id_))
         if call is not None:
             return {"session_id": call.session_id, "transcript": call.session.transcript()}
         kept = await self._store.get(f"transcript:{session_id(id_)}")

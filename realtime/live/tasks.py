@@ -38,6 +38,11 @@ class CallTasks:
         if task is not None:
             task.cancel()
 
+    async def gone(self, seconds: float) -> None:
+        """Wait, so long at most, until every task has come to its end."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=seconds)
+
     def cancel_all(self) -> None:
         for task in self._tasks.values():
             task.cancel()

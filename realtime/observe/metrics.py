@@ -38,6 +38,13 @@ class Metrics:
             "realtime_engine_errors_total", "Engine failures.", ["kind", "code"], registry=self.registry
         )
 
+        self._cost = Counter(
+            "realtime_call_cost_usd_total", "Cost of calls of which every price is known.", registry=self.registry
+        )
+        self._unpriced = Counter(
+            "realtime_calls_unpriced_total", "Calls that used an engine without a known price.", registry=self.registry
+        )
+
     def call_opened(self) -> None:
         self._opened.inc()
         self.calls.inc()
@@ -59,6 +66,13 @@ class Metrics:
 
     def engine_failed(self, kind: str, code: str) -> None:
         self._engine_errors.labels(kind, code).inc()
+
+    def spent(self, usd: float | None) -> None:
+        """On one call."""
+        if usd is None:
+            self._unpriced.inc()
+        else:
+            self._cost.inc(usd)
 
     def exposition(self) -> bytes:
         """The text format that `GET /metrics` answers with."""

@@ -26,6 +26,8 @@ class TurnRecord:
     first_packet_at: float | None = None
     barge_in_ms: float | None = None
     heard_ms: float | None = None
+    cost_usd: float | None = None
+    """Spent since the turn before was over; None when a price is not known."""
     engines: dict[str, str] = field(default_factory=dict)
 
     def metrics(self, wall_offset: float) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class TurnRecord:
             else _ms(self.ended_at, self.first_packet_at),
             "barge_in_ms": None if self.barge_in_ms is None else round(self.barge_in_ms, 1),
             "heard_ms": None if self.heard_ms is None else round(self.heard_ms, 1),
+            "cost_usd": self.cost_usd,
             "engines": dict(self.engines),
         }
 

@@ -79,6 +79,9 @@ async def test_a_call_is_told_from_its_beginning_to_its_end(hooks: Receiver, tmp
     assert {turn["status"] for turn in data["turns"]} <= {"completed", "cancelled"}
     assert "voice_to_voice_ms" in data["turns"][0]
     assert kept == data
+    assert data["cost"]["usd"] == 0.0  # embedded and instant engines are free, and said to be
+    assert "tts" in {part["kind"] for part in data["cost"]["engines"]}  # the greeting
+    assert sum(turn["cost_usd"] for turn in data["turns"]) == 0.0
     # The second call's token named an agent: nobody was asked.
     assert hooks.kinds()[3:] == ["call.started", "call.ended"]
     assert SECRET.removeprefix("whsec_") not in log

@@ -325,6 +325,8 @@ export interface TurnMetrics {
   voice_to_voice_ms: number | null;
   barge_in_ms: number | null;
   heard_ms: number | null;
+  /** US dollars since the turn before; null: a price is not known. */
+  cost_usd: number | null;
   engines: Record<string, string>;
 }
 
