@@ -23,6 +23,9 @@ from realtime.settings import AgentSettings
 
 APOLOGY = "Sorry, something went wrong here. Please say that again."
 
+TURN_S = 20.0
+"""Seconds in which a turn has to yield something more; nobody waits longer on the telephone."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -30,7 +33,8 @@ class Agent(AnyAgent):
     """What answers a call.
 
     `chat`, `stt`, `tts`: engines, named as in the settings; theirs where nothing is given. `filler`: said
-    when a tool keeps the caller waiting for `filler_after` seconds. `apology`: said when the code here fails.
+    when a tool keeps the caller waiting for `filler_after` seconds. `apology`: said when a turn
+    fails, or yields nothing for `turn_timeout` seconds.
     `variables`: values for `{{name}}` in instructions and greeting. What is not given is as `[agents.NAME]`
     of the settings has it.
     """
@@ -49,13 +53,17 @@ class Agent(AnyAgent):
         filler: str | None = None,
         filler_after: float | None = None,
         apology: str = APOLOGY,
+        turn_timeout: float = TURN_S,
         variables: Mapping[str, str] | None = None,
         tools: Sequence[Callable[..., Any]] = (),
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise ValueError(f"{name!r} cannot be an agent's name: letters, digits, `_`, `.` and `-`, at most 64")
         self.name = name
+        if not 0 < turn_timeout <= 600:
+            raise ValueError("turn_timeout is more than 0 and at most 600 seconds")
         self.apology = apology
+        self.turn_timeout = turn_timeout
         self.variables = dict(variables or {})
         self.tools: dict[str, FunctionTool] = {}
         self.answer: TurnFunction | None = None
@@ -156,7 +164,10 @@ class Agent(AnyAgent):
         return function
 
     def on_user_idle(self, *, seconds: float) -> Callable[[F], F]:
-        """After so much silence, and after each multiple of it: it gets the `Call` and the seconds of silence."""
+        """After so much silence, again and again: it gets the `Call` and for how long the caller has said nothing.
+
+        What the bot says meanwhile does not count, and does not begin the count anew.
+        """
         if not 1 <= seconds <= 3600:
             raise ValueError("on_user_idle: seconds is from 1 to 3600")
 

@@ -39,6 +39,21 @@ def where_now(frame: FrameType | None) -> str | None:
     return _innermost([place for place in reversed(places) if _own(place[0])])
 
 
+def where_waiting(suspended: object) -> str | None:
+    """The line at which a coroutine or generator is suspended; None when that is none of the developer's."""
+    places: list[tuple[CodeType, int]] = []
+    while suspended is not None:
+        frame = _first(suspended, "cr_frame", "ag_frame", "gi_frame")
+        if isinstance(frame, FrameType):
+            places.append((frame.f_code, frame.f_lineno))
+        suspended = _first(suspended, "cr_await", "ag_await", "gi_yieldfrom")
+    return _innermost([place for place in places if _own(place[0])])
+
+
+def _first(of: object, *names: str) -> object:
+    return next((found for name in names if (found := getattr(of, name, None)) is not None), None)
+
+
 def of_function(function: object) -> str:
     """Where a function stands."""
     code = getattr(function, "__code__", None)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from media.leg import Transfers
 from realtime.adapters.base import ChatModel, ToolCall
 from realtime.adapters.catalogue import Engines, UnknownEngine
-from realtime.agents.agent import APOLOGY, Agent
+from realtime.agents.agent import APOLOGY, TURN_S, Agent
 from realtime.agents.blame import where
 from realtime.agents.call import AnyAgent, Call, Caller, CannotTransfer, Said
 from realtime.agents.tools import AgentTool, ToolResult, ToolRunner
@@ -149,8 +149,14 @@ class AgentCall:
     def model(self, engine: ChatModel) -> ChatModel:
         if self._behaviour.answer is None:
             return engine
-        apology = self._behaviour.agent.apology if self._behaviour.agent else APOLOGY
-        self._model = TurnModel(self._behaviour.answer, engine, self.call, apology)
+        own = self._behaviour.agent
+        self._model = TurnModel(
+            self._behaviour.answer,
+            engine,
+            self.call,
+            apology=own.apology if own else APOLOGY,
+            seconds=own.turn_timeout if own else TURN_S,
+        )
         return self._model
 
     def run_tool(self, call: ToolCall) -> None:

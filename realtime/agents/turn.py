@@ -33,14 +33,11 @@ from realtime.adapters.base import (
     ToolCallDelta,
     Usage,
 )
-from realtime.agents.blame import of_function, where
+from realtime.agents.blame import AT, of_function, where, where_waiting
 from realtime.agents.call import AnyAgent, Call, Caller, Said
 from realtime.agents.usercode import TookTooLong
 
 log = logging.getLogger("realtime.agents")
-
-PIECE_S = 20.0
-"""Seconds in which a turn has to yield something more; nobody waits longer on the telephone."""
 
 CLOSING_S = 2.0
 """Seconds a generator may take to end when it is closed."""
@@ -185,15 +182,19 @@ class _Failed:
 class _Run:
     """One turn's generator. Its methods run on the server's loop, but for `_drive` and what it calls."""
 
-    def __init__(self, function: TurnFunction, engine: ChatModel, request: ChatRequest, call: Call) -> None:
+    def __init__(
+        self, function: TurnFunction, engine: ChatModel, request: ChatRequest, call: Call, seconds: float
+    ) -> None:
         self._function = function
         self._engine = engine
         self._call = call
+        self._seconds = seconds
         self._out: asyncio.Queue[ChatDelta | _Failed] = asyncio.Queue()
         """Holds one piece of the generator, and what was inserted."""
         self._results: asyncio.Future[Sequence[Message]] | None = None
         self._streams: list[_ModelStream] = []
-        self._late = False
+        self._made: Any = None
+        self._closed = False
         self._ended = False
         turn = Turn(self, request, call)
         self._task = asyncio.get_running_loop().create_task(self._serve(turn), name="turn")
@@ -213,17 +214,13 @@ class _Run:
     async def _drive(self, turn: Turn) -> None:
         """On the developer's loop."""
         try:
-            made = self._function(turn)
-            if inspect.isawaitable(made):
-                whole = await made
+            self._made = self._function(turn)
+            if inspect.isawaitable(self._made):
+                whole = await self._made
                 if whole is not None:
                     await self._give(whole)
             else:
-                await self._follow(made)
-        except asyncio.CancelledError as error:
-            if self._late:
-                log.error("session=%s the turn was given up at %s", self._call.id, where(error))
-            raise
+                await self._follow(self._made)
         finally:
             self._ended = True
 
@@ -239,13 +236,17 @@ class _Run:
 
     async def _give(self, piece: object, glue: str = "") -> None:
         if not isinstance(piece, str):
-            raise TypeError(f"{of_function(self._function)}: a turn yields text, not {type(piece).__name__}")
+            error = TypeError(f"a turn yields text, not {type(piece).__name__}")
+            error.add_note(AT + (where_waiting(self._made) or of_function(self._function)))
+            raise error
         if not piece:
             return
         whole = not isinstance(piece, _Token) and piece.rstrip(" ").endswith(SENTENCE_ENDS)
         await self._call.user.main(self._put(TextDelta(glue + piece[:MAX_PIECE], complete=whole)))
 
     async def _put(self, delta: ChatDelta) -> None:
+        if self._closed:
+            raise asyncio.CancelledError  # it was told before, and yields on
         self._out.put_nowait(delta)
         await self._out.join()
 
@@ -275,11 +276,10 @@ class _Run:
         """Up to a `ChatEnd`. Raises what the generator raises, and `TookTooLong`."""
         while True:
             try:
-                async with asyncio.timeout(PIECE_S):
+                async with asyncio.timeout(self._seconds):
                     piece = await self._out.get()
             except TimeoutError:
-                self._late = True
-                raise TookTooLong(PIECE_S, self._call.user.place() or "an await of its own") from None
+                raise TookTooLong(self._seconds, self._place()) from None
             if isinstance(piece, _Failed):
                 raise piece.error
             yield piece
@@ -287,8 +287,13 @@ class _Run:
             if isinstance(piece, ChatEnd):
                 return
 
+    def _place(self) -> str:
+        """Where the developer's code stands."""
+        return self._call.user.place() or where_waiting(self._made) or of_function(self._function)
+
     def close(self) -> None:
         """Nothing of it is wanted any more."""
+        self._closed = True
         self._task.cancel()
         for stream in self._streams:
             stream.close()
@@ -297,15 +302,19 @@ class _Run:
 
     def _check_ended(self) -> None:
         if not self._ended:
-            place = self._call.user.place() or of_function(self._function)
-            log.error("session=%s the turn does not end when it is closed: %s", self._call.id, place)
+            log.error("session=%s the turn does not end when it is closed: %s", self._call.id, self._place())
 
 
 class TurnModel:
-    """The `ChatModel` of one call whose turns `function` answers. `engine`: what `turn.chat()` asks."""
+    """The `ChatModel` of one call whose turns `function` answers.
 
-    def __init__(self, function: TurnFunction, engine: ChatModel, call: Call, apology: str) -> None:
+    `engine`: what `turn.chat()` asks. `seconds`: in which a turn has to yield something more; then, and when it
+    raises, `apology` is said.
+    """
+
+    def __init__(self, function: TurnFunction, engine: ChatModel, call: Call, *, apology: str, seconds: float) -> None:
         self._function = function
+        self._seconds = seconds
         self._engine = engine
         self._call = call
         self._apology = apology
@@ -345,7 +354,7 @@ class TurnModel:
                 waiting.go_on(request)
                 return waiting
             waiting.close()
-        return _Run(self._function, self._engine, request, self._call)
+        return _Run(self._function, self._engine, request, self._call, self._seconds)
 
     async def _safely(self, run: _Run) -> AsyncGenerator[ChatDelta, None]:
         """The turn's text; an apology where it fails, because a caller cannot read the log."""

@@ -18,9 +18,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from realtime.agents.blame import AT, of_function, where, where_now
+from realtime.observe.watchdog import Watchdog
 
 GRACE_S = 0.5
 """How much later than the code's own deadline it is given up."""
+
+HELD_S = 0.5
+"""Without a beat of the developer's loop for longer than this, the line that holds it up is logged."""
 
 THREADS = 32
 """Plain functions that run at once."""
@@ -123,6 +127,7 @@ class OwnThread(Threads):
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._serve, name="agents", daemon=True)
+        self._watchdog = Watchdog(held_s=HELD_S, name="the agents' event loop")
 
     def start(self) -> None:
         self._main = asyncio.get_running_loop()
@@ -131,6 +136,7 @@ class OwnThread(Threads):
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._watchdog.start)
         self._loop.run_forever()
 
     async def run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
@@ -158,7 +164,11 @@ class OwnThread(Threads):
 
     def close(self) -> None:
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._watchdog.stop()
+        self._loop.stop()
 
 
 class Inline(Threads):

@@ -62,8 +62,8 @@ MAX_TO_SAY = 20
 class Conversation:
     """`greeting`: said as soon as the caller can hear. `engines`: names for the turn records.
 
-    `client_plays`: the other side plays the audio itself, as over a WebSocket. `idle_seconds`: after which,
-    and after each multiple of which, the agent is told that nobody speaks.
+    `client_plays`: the other side plays the audio itself, as over a WebSocket. `idle_seconds`: of silence, after which,
+    again and again, the agent is told.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Conversation:
 
     @property
     def idle_seconds(self) -> float | None:
-        """After so much silence, and each multiple of it, the agent is told."""
+        """After so much silence the agent is told, again and again."""
         return self._quiet.idle_seconds
 
     @idle_seconds.setter
@@ -212,6 +212,7 @@ class Conversation:
     def _speech_started(self, event: SpeechStarted, now: float) -> list[Effect]:
         effects, is_new = self._caller.speech_started(event)
         turn = self.config.turn_detection
+        self._quiet.caller_spoke()
         if not is_new or turn is None or not turn.interrupt_response:
             return effects
         self._to_say.clear()
@@ -406,6 +407,7 @@ class Conversation:
             Send(wire.ItemDone(item=wired, previous_item_id=previous)),
         ]
         if isinstance(event.item, wire.MessageItem) and event.item.role == "user":
+            self._quiet.caller_spoke()
             for part in event.item.content:
                 if isinstance(part, wire.InputAudio) and part.audio and not part.transcript:
                     self._wordless.add(item.id)

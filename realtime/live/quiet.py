@@ -36,7 +36,7 @@ FILL_AFTER_S = 1.5
 
 
 class Quiet:
-    """`filler`: the agent's. `idle_seconds`: after which, and after each multiple of which, `Idle` is due."""
+    """`filler`: the agent's. `idle_seconds`: of silence after which `Idle` is due, again and again, with their sum."""
 
     def __init__(self, filler: Filler | None, idle_seconds: float | None) -> None:
         self._filler = filler
@@ -47,13 +47,19 @@ class Quiet:
         self._waiting = False
         self._own_filler: str | None = None
         self._filled = False
+        self._idle_since: float | None = None
+        """The silence that counts towards the next `Idle`; what the bot says meanwhile begins it anew."""
         self._reports = 0
         self._goodbye: Goodbye | None = None
 
     def opened(self, now: float) -> None:
         """The caller can hear: from now on silence counts."""
         self._listened = True
-        self._since = now
+        self._since = self._idle_since = now
+
+    def caller_spoke(self) -> None:
+        """Or wrote: from here silence is counted anew."""
+        self._reports = 0
 
     def begin_waiting(self) -> None:
         """The model has called tools and the caller waits for what they say."""
@@ -69,9 +75,9 @@ class Quiet:
         """`busy`: somebody speaks, or a response is made or heard. `heard_until`: a client still plays what it got."""
         self._own_filler = own_filler
         if busy:
-            self._since, self._reports = None, 0
+            self._since = self._idle_since = None
         elif self._since is None:
-            self._since = now if heard_until is None else max(now, heard_until)
+            self._since = self._idle_since = now if heard_until is None else max(now, heard_until)
 
     @property
     def deadline(self) -> float | None:
@@ -98,9 +104,9 @@ class Quiet:
 
     @property
     def _idle_at(self) -> float | None:
-        if self.idle_seconds is None or self._since is None or self._waiting or not self._listened:
+        if self.idle_seconds is None or self._idle_since is None or self._waiting or not self._listened:
             return None
-        return self._since + self.idle_seconds * (self._reports + 1)
+        return self._idle_since + self.idle_seconds
 
     def due(self, now: float) -> Filler | Idle | Goodbye | None:
         """What is due by now, once."""
@@ -112,6 +118,7 @@ class Quiet:
             return self._filling
         if self.idle_seconds is not None and self._reached(self._idle_at, now):
             self._reports += 1
+            self._idle_since = now
             return Idle(self.idle_seconds * self._reports)
         return None
 

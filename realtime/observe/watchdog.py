@@ -48,10 +48,14 @@ class _State(Enum):
 
 
 class Watchdog:
-    """`start` and `stop` are called on the event loop that is watched. `held_s`: seconds without a beat."""
+    """`start` and `stop` are called on the event loop that is watched. `held_s`: seconds without a beat.
 
-    def __init__(self, *, held_s: float = HELD_S) -> None:
+    `name`: what the log calls the loop.
+    """
+
+    def __init__(self, *, held_s: float = HELD_S, name: str = "the event loop") -> None:
         self._held_s = held_s
+        self._name = name
         self._late_s: deque[float] = deque(maxlen=_KEPT)
         self._beat_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +112,7 @@ class Watchdog:
             beat = self._beat_at
             if beat != seen:
                 if state is _State.HELD:
-                    log.warning("the event loop goes on; it stood still for %.0f ms", (beat - seen) * 1000)
+                    log.warning("%s goes on; it stood still for %.0f ms", self._name, (beat - seen) * 1000)
                 state, seen = _State.BEATING, beat
             elif now - before > 2 * _LOOK_S:
                 # This thread did not run either: not yet a proof against the loop. The next look tells.
@@ -118,17 +122,17 @@ class Watchdog:
                 self.hold_ups += 1
                 self._report(loop_thread, now - beat)
 
-    @staticmethod
-    def _report(loop_thread: int, held_s: float) -> None:
+    def _report(self, loop_thread: int, held_s: float) -> None:
         frame = sys._current_frames().get(loop_thread)
         if frame is None:
             return
         stack = traceback.extract_stack(frame)
         if stack[-1].filename.startswith(_WAITING):
-            log.warning("the event loop has not run for %.0f ms, and runs no code: the machine is busy", held_s * 1000)
+            log.warning("%s has not run for %.0f ms, and runs no code: the machine is busy", self._name, held_s * 1000)
             return
         log.warning(
-            "the event loop has been held up for %.0f ms by %s\n%s",
+            "%s has been held up for %.0f ms by %s\n%s",
+            self._name,
             held_s * 1000,
             _place(_culprit(stack)),
             "".join(traceback.format_list(stack)).rstrip(),

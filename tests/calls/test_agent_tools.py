@@ -6,33 +6,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from streamdouble.scenario import WaitFor
 
 from realtime.client import connect
 from tests.calls import phone
+from tests.calls.bot import SPOKEN, Bot, spoken
 from tests.calls.caller import Caller, clip, dial
 from tests.calls.conftest import HOW_ARE_YOU
 from tests.calls.neighbour import Neighbour
-from tests.calls.server import API_KEY, Server
+from tests.calls.server import API_KEY
 from tests.media.webrtc import until
 
 BOT = Path(__file__).parent / "bots" / "tools.py"
-SPOKEN = "response.output_audio_transcript.done"
 DOOR = {"type": "function", "name": "open_door", "description": "", "parameters": {"type": "object", "properties": {}}}
-
-
-class Bot(Server):
-    def notes(self, session: str) -> list[dict[str, Any]]:
-        """What the tools wrote down for a call."""
-        file = self.folder / "notes"
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        return [line for line in lines if line["session"] == session]
-
-    def done(self, session: str) -> list[str]:
-        return [str(line["what"]) for line in self.notes(session)]
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +36,6 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
 async def caller(bot: Bot) -> AsyncIterator[Caller]:
     async with dial(bot, agent="tables") as caller:
         yield caller
-
-
-async def spoken(caller: Caller) -> str:
-    """The next thing that the bot says, whole."""
-    return str((await caller.wait_for(SPOKEN))["transcript"])
 
 
 def outputs(caller: Caller) -> list[str]:
@@ -78,8 +61,7 @@ async def test_on_the_telephone_the_same_tool_runs_once(bot: Bot) -> None:
     report = await phone.ring(bot, phone.saying(HOW_ARE_YOU), WaitFor("audio"), WaitFor("quiet"))
     assert report.result.violations == []
     assert len(phone.pcm_of(report)) > 8000
-    notes = [json.loads(line) for line in (bot.folder / "notes").read_text().splitlines()]
-    assert [note["what"] for note in notes if note["kind"] == "phone"] == ["hello"]
+    assert [note["what"] for note in bot.all_notes() if note["kind"] == "phone"] == ["hello"]
 
 
 async def test_over_the_websocket_too(bot: Bot) -> None:
