@@ -296,7 +296,8 @@ def main() -> None:
     parser.add_argument("--pid", type=int, required=True, help="of the server, whose CPU time is read")
     options = parser.parse_args()
     work = generate(options.url, options.key, options.calls, options.seconds, duplex=options.duplex, pid=options.pid)
-    print(json.dumps(asyncio.run(work)))
+    with machine.undisturbed() as goes_first:
+        print(json.dumps(asyncio.run(work) | {"goes_first": goes_first}))
 
 
 if __name__ == "__main__":

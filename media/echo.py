@@ -24,16 +24,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import islice
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from media.audio import RATE_IN, RATE_OUT, Pcm
 from media.playout import Playout
 
 _Samples: TypeAlias = npt.NDArray[np.float32]
-_Likeness: TypeAlias = npt.NDArray[np.float64]
+_Likeness: TypeAlias = npt.NDArray[np.float32]
 """0 to 1 for each delay in samples."""
 
 _RATE: Final = 8_000
@@ -42,21 +44,20 @@ _PER_MS: Final = _RATE // 1000
 _DOWN_IN: Final = RATE_IN // _RATE
 _DOWN_OUT: Final = RATE_OUT // _RATE
 _WINDOW: Final = 32 * _PER_MS
-_SEGMENT: Final = 128 * _PER_MS
+_SEGMENT_MS: Final = 128
+_SEGMENT: Final = _SEGMENT_MS * _PER_MS
 """Samples compared with the playout: several periods of a deep voice, few enough to be of one sound."""
 SPAN: Final = _SEGMENT * _DOWN_IN
 """Samples at 16 kHz that `explains` is given: the window and 96 ms before it."""
 _LAG_MOST: Final = 600 * _PER_MS
 """Samples between handing out and hearing again: network, jitter buffers and a wireless loudspeaker."""
 _LAG_MOST_S: Final = _LAG_MOST / _RATE
-_REFERENCE: Final = _LAG_MOST + _SEGMENT
-_BLOCK: Final = 6144
-"""FFT size: at least `_REFERENCE`, of small factors."""
 _HOP: Final = 20 * _PER_MS
 """Samples in one frame of playout."""
 _HOP_S: Final = _HOP / _RATE
-_HELD: Final = 64 * _HOP
-"""Samples of playout that are always kept: the reference of a window that waited half a second."""
+_FRAMES: Final = 64
+"""Frames of playout that are kept: the reference of a window that waited half a second."""
+_HELD: Final = _FRAMES * _HOP
 _CAPACITY: Final = 2 * _HELD
 """In the buffer, 80 KB; when it is full `_HELD` move to the front."""
 _GAP_S: Final = 1.5 * _HOP_S
@@ -120,23 +121,39 @@ def _lowpass(down: int) -> _Samples:
 
 _TAPS_IN: Final = _lowpass(_DOWN_IN)
 _TAPS_OUT: Final = _lowpass(_DOWN_OUT)
-_RECENT: Final = _SEGMENT // 2
+_RECENT_MS: Final = _SEGMENT_MS // 2
 _WEIGHT_OLD: Final = 0.3
 """Of the older half of what is compared, so that a talker who just began is seen beside the echo before."""
-_WEIGHTS: Final = np.where(np.arange(_SEGMENT) < _RECENT, _WEIGHT_OLD, 1.0).astype(np.float32)
+_WEIGHTS: Final = np.where(np.arange(_SEGMENT) < _SEGMENT // 2, _WEIGHT_OLD, 1.0).astype(np.float32)
 _EMPHASIS: Final = np.float32(0.7)
 """First-order: evens out the spectrum of voices, so that likeness rests on more than the pitch."""
+_BEFORE_OUT: Final = len(_TAPS_OUT) - 1 + _DOWN_OUT
+"""Samples at 24 kHz before a frame that its filter and emphasis need."""
+_SILENCE: Final[Pcm] = np.zeros(_HOP * _DOWN_OUT, np.int16)
 
 
-def _decimated(heard: Pcm) -> _Samples:
-    """16 kHz to `_RATE`, as if silence had been before."""
-    return np.convolve(heard.astype(np.float32), _TAPS_IN)[: len(heard) : _DOWN_IN]
-
-
-def _emphasised(samples: _Samples) -> _Samples:
-    out = samples.copy()
-    out[1:] -= _EMPHASIS * samples[:-1]
+def _decimated(samples: _Samples, taps: _Samples, down: int) -> _Samples:
+    """Every `down`-th sample through the filter; the first `len(taps) - 1` are what was before."""
+    count = (len(samples) - len(taps) + 1) // down
+    step = samples.itemsize
+    # The filter is symmetrical: its order does not matter.
+    view = as_strided(samples, (count, len(taps)), (down * step, step), writeable=False)
+    out: _Samples = np.einsum("ij,j->i", view, taps)
     return out
+
+
+def _heard(pcm: Pcm) -> _Samples:
+    """16 kHz to `_RATE`, as if silence had been before."""
+    before = len(_TAPS_IN) - 1
+    samples = np.zeros(before + len(pcm), np.float32)
+    samples[before:] = pcm
+    return _decimated(samples, _TAPS_IN, _DOWN_IN)
+
+
+def _fft_size(least: int) -> int:
+    """The next size of small factors."""
+    size = 1 << (least - 1).bit_length()
+    return size // 4 * 3 if size // 4 * 3 >= least else size
 
 
 def guarded(playout: Playout) -> EchoGuard:
@@ -150,21 +167,24 @@ class EchoGuard:
     """Of one call. Not thread-safe; time is `time.monotonic()` seconds, given by the caller.
 
     `played` takes every frame that is handed out; frames that are not given were silence.
-    `explains` is asked about every window, in order.
+    `explains` is asked about windows in order; of those it is not asked about it learns nothing.
     """
 
     def __init__(self) -> None:
-        self._playout: _Samples = np.zeros(_CAPACITY, np.float32)
-        self._powers = np.zeros(_CAPACITY // _HOP, np.float32)
-        """Mean square of each frame of `_playout`."""
-        self._write = _HELD
+        self._frames: deque[Pcm] = deque(maxlen=_FRAMES)
+        """Played and not yet in `_playout`: they are compared only when somebody speaks over them."""
+        self._powers: deque[float] = deque(maxlen=_FRAMES)
+        """Mean square of each of the latest frames."""
         self._end_at = -1e9
-        """When the sample at `_write` would leave."""
+        """When the last of them ends."""
         self._active_until = -1e9
-        self._before: _Samples = np.zeros(len(_TAPS_OUT) - 1, np.float32)
-        """The playout's last samples at 24 kHz, for the filter."""
+        self._playout: _Samples = np.zeros(0, np.float32)
+        """Emphasised, at `_RATE`, up to `_write`; allocated when it is first needed."""
+        self._write = 0
+        self._before: _Samples = np.zeros(_BEFORE_OUT, np.float32)
+        """The samples before the next frame at 24 kHz, for both filters."""
         self._lag = 0
-        """The delay of the latest clear echo, in samples."""
+        """The delay of the latest clear echo, in samples, whole milliseconds."""
         self._lag_until = -1e9
         self._blocks: deque[float] = deque(maxlen=_COUPLING_BLOCKS)
         """Ratio to the playout of the strongest echo, or of the room, in each of the latest half seconds."""
@@ -177,21 +197,17 @@ class EchoGuard:
         return SPAN
 
     def played(self, frame: Pcm, at: float) -> None:
-        """20 ms at 24 kHz (480 samples) whose first sample leaves at `at`."""
+        """20 ms at 24 kHz (480 samples, not written to any more) whose first sample leaves at `at`."""
         gap = at - self._end_at
         if gap > _GAP_S:
-            self._silence(round(min(gap, _CAPACITY / _RATE) / _HOP_S))
+            silent = min(round(min(gap, 1e6) / _HOP_S), _FRAMES)
+            self._frames.extend([_SILENCE] * silent)
+            self._powers.extend([0.0] * silent)
             self._end_at = at
         samples = frame.astype(np.float32)
-        filtered = np.convolve(np.concatenate((self._before, samples)), _TAPS_OUT, "valid")
-        self._before = samples[-len(self._before) :]
-        self._make_room(1)
-        end = self._write + _HOP
-        self._playout[self._write : end] = filtered[::_DOWN_OUT]
-        out = self._playout[self._write : end]
-        power = float(out @ out) / _HOP
-        self._powers[self._write // _HOP] = power
-        self._write = end
+        power = float(samples @ samples) / len(samples)
+        self._frames.append(frame)
+        self._powers.append(power)
         self._end_at += _HOP_S
         if power > _LOUD:
             self._active_until = self._end_at + _LAG_MOST_S
@@ -203,20 +219,17 @@ class EchoGuard:
         """
         if arrived_at > self._active_until:
             return False
-        end = self._position(arrived_at)
-        bound = self._loudest(end)
+        behind = round((self._end_at - arrived_at) * _RATE)
+        bound = self._loudest(behind)
         if bound < _LOUD:
             return False
-        window = _decimated(samples[-(_WINDOW * _DOWN_IN) :])
+        window = _heard(samples[-(_WINDOW * _DOWN_IN) :])
         ratio = float(window @ window) / _WINDOW / bound
         sure = self._sure()
         if ratio <= sure:
             self._learn(ratio)
             return True
-        alike = self._likeness(_decimated(samples), end)
-        if alike is None:
-            return False
-        likeness = self._recognised(alike, (_db(ratio), _db(sure)), arrived_at)
+        likeness = self._recognised(_Segment(samples), behind, (_db(ratio), _db(sure)), arrived_at)
         if likeness >= _LIKENESS_CLEAR:
             # A doubtful one must not teach that echo is as loud as it: that would silence a soft talker.
             self._learn(ratio)
@@ -226,36 +239,46 @@ class EchoGuard:
         """A window of this mean square was as quiet as the room: no stronger than that is the echo."""
         if arrived_at > self._active_until:
             return
-        bound = self._loudest(self._position(arrived_at))
+        bound = self._loudest(round((self._end_at - arrived_at) * _RATE))
         if bound >= _LOUD:
             self._learn(power / bound)
 
-    def _position(self, at: float) -> int:
-        """Index in the buffer of the sample that left at `at`."""
-        return self._write + round((at - self._end_at) * _RATE)
+    def _loudest(self, behind: int) -> float:
+        """Mean square of the loudest frame that may be heard in a window ending `behind` samples before `_end_at`."""
+        size = len(self._powers)
+        first = size + -(behind + _LAG_MOST + _WINDOW) // _HOP
+        last = size + min(0, -behind // _HOP)
+        return max(islice(self._powers, max(0, first), max(0, last)), default=0.0)
 
-    def _silence(self, frames: int) -> None:
-        frames = min(frames, _HELD // _HOP)
-        self._make_room(frames)
-        end = self._write + frames * _HOP
-        self._playout[self._write : end] = 0
-        self._powers[self._write // _HOP : end // _HOP] = 0
-        self._write = end
-        self._before = np.zeros_like(self._before)
-
-    def _make_room(self, frames: int) -> None:
-        if self._write + frames * _HOP <= _CAPACITY:
+    def _catch_up(self) -> None:
+        """Take the frames played since the last time into `_playout`."""
+        frames = list(self._frames)
+        if not frames:
             return
-        start = self._write - _HELD
-        self._playout[:_HELD] = self._playout[start : self._write].copy()
-        self._powers[: _HELD // _HOP] = self._powers[start // _HOP : self._write // _HOP].copy()
-        self._write = _HELD
+        self._frames.clear()
+        size = len(frames) * _HOP
+        if self._write + size > len(self._playout):
+            if not len(self._playout):
+                self._playout = np.zeros(_CAPACITY, np.float32)
+            kept = min(self._write, _HELD)
+            self._playout[:kept] = self._playout[self._write - kept : self._write].copy()
+            self._write = kept
+        samples = np.concatenate((self._before, *frames), dtype=np.float32, casting="unsafe")
+        self._before = samples[-_BEFORE_OUT:]
+        decimated = _decimated(samples, _TAPS_OUT, _DOWN_OUT)
+        self._playout[self._write : self._write + size] = decimated[1:] - _EMPHASIS * decimated[:-1]
+        self._write += size
 
-    def _loudest(self, end: int) -> float:
-        """Mean square of the loudest frame that a window ending at `end` can hold an echo of."""
-        first = max(0, (end - _LAG_MOST - _WINDOW) // _HOP)
-        last = min(self._write, end) // _HOP
-        return float(self._powers[first:last].max()) if last > first else 0.0
+    def _reference(self, behind: int, most: int, least: int) -> _Samples:
+        """What left from `most` samples and a segment before a window's end until `least` before it."""
+        end = self._write - behind - least
+        start = end - (most - least) - _SEGMENT
+        reference = np.zeros(end - start, np.float32)
+        known = self._playout[max(0, start) : max(0, min(end, self._write))]
+        if len(known):
+            first = max(0, -start)
+            reference[first : first + len(known)] = known
+        return reference
 
     def _sure(self) -> float:
         """The ratio to the loudest recent playout under which a window is no talker."""
@@ -271,17 +294,20 @@ class EchoGuard:
             self._blocks.append(self._strongest)
             self._strongest, self._count = 0.0, 0
 
-    def _recognised(self, alike: _Likeness, levels: tuple[float, float], now: float) -> float:
+    def _recognised(self, segment: _Segment, behind: int, levels: tuple[float, float], now: float) -> float:
         """The likeness of a window that is echo, 0 of one that is not.
 
         `levels`: of the window, and the one under which it is no talker; decibels to the playout.
         """
+        self._catch_up()
         is_lag_known = now < self._lag_until
         if is_lag_known:
-            first = max(0, self._lag - _LAG_SHAKE)
-            lag = first + int(alike[first : self._lag + _LAG_SHAKE].argmax())
-            if alike[lag] >= _needed(_LIKENESS_KNOWN, *levels):
-                return self._see(lag, float(alike[lag]), now)
+            least, most = max(0, self._lag - _LAG_SHAKE), min(_LAG_MOST, self._lag + _LAG_SHAKE)
+            alike = segment.likeness(self._reference(behind, most, least))
+            best = int(alike.argmax())
+            if alike[best] >= _needed(_LIKENESS_KNOWN, *levels):
+                return self._see(least + best, float(alike[best]), now)
+        alike = segment.likeness(self._reference(behind, _LAG_MOST, 0))
         lag = int(alike.argmax())
         if alike[lag] < _needed(_LIKENESS_ELSEWHERE if is_lag_known else _LIKENESS, *levels):
             return 0.0
@@ -289,25 +315,40 @@ class EchoGuard:
 
     def _see(self, lag: int, likeness: float, now: float) -> float:
         if likeness >= _LIKENESS_CLEAR:
-            self._lag, self._lag_until = lag, now + _LAG_KEPT_S
+            self._lag, self._lag_until = lag // _PER_MS * _PER_MS, now + _LAG_KEPT_S
         return likeness
 
-    def _likeness(self, heard: _Samples, end: int) -> _Likeness | None:
-        """Normalised cross-correlation with the playout for each delay in samples; None for silence."""
-        segment = _emphasised(heard)
-        weighted = segment * _WEIGHTS
-        reference = np.zeros(_REFERENCE, np.float32)
-        start = end - _REFERENCE
-        known = self._playout[max(0, start) : min(end, self._write)]
-        reference[max(0, -start) : max(0, -start) + len(known)] = known
-        reference = _emphasised(reference)
-        product = np.fft.irfft(np.fft.rfft(reference, _BLOCK) * np.conj(np.fft.rfft(weighted, _BLOCK)), _BLOCK)
-        total = np.zeros(_REFERENCE + 1)
-        np.cumsum(reference**2, out=total[1:])
-        energy = total[_SEGMENT:] - total[_RECENT : _REFERENCE + 1 - _SEGMENT + _RECENT] * (1 - _WEIGHT_OLD)
-        energy -= _WEIGHT_OLD * total[: _REFERENCE + 1 - _SEGMENT]
-        scale = float(weighted @ segment) * np.maximum(energy, _FAINT * energy.max())
-        if scale[0] <= 0:
-            return None
-        by_position: _Likeness = np.abs(product[: _LAG_MOST + 1]) / np.sqrt(scale)
-        return by_position[::-1]
+
+class _Segment:
+    """What was heard, to be compared with playout."""
+
+    def __init__(self, pcm: Pcm) -> None:
+        heard = _heard(pcm)
+        heard[1:] -= _EMPHASIS * heard[:-1]
+        self._weighted = heard * _WEIGHTS
+        self._energy = float(self._weighted @ heard)
+
+    def likeness(self, reference: _Samples) -> _Likeness:
+        """Normalised cross-correlation with `reference` for each delay in samples, the shortest first.
+
+        `reference`: whole milliseconds, a segment longer than the range of delays.
+        """
+        delays = len(reference) - _SEGMENT
+        # Both at once: two rows cost little more than one.
+        both = np.zeros((2, _fft_size(len(reference))), np.float32)
+        both[0, : len(reference)] = reference
+        both[1, :_SEGMENT] = self._weighted
+        spectra = np.fft.rfft(both)
+        product = np.fft.irfft(spectra[0] * np.conj(spectra[1]), both.shape[1])[:delays]
+        # The energies change slowly: those of whole milliseconds do.
+        by_ms = reference.reshape(-1, _PER_MS)
+        total = np.zeros(len(by_ms) + 1, np.float32)
+        np.cumsum(np.einsum("ij,ij->i", by_ms, by_ms), out=total[1:])
+        energy = total[_SEGMENT_MS:] - total[_RECENT_MS : _RECENT_MS - _SEGMENT_MS] * (1 - _WEIGHT_OLD)
+        energy = (energy - _WEIGHT_OLD * total[:-_SEGMENT_MS])[:-1]
+        strongest = float(energy.max())
+        if strongest <= 0 or self._energy <= 0:
+            return np.zeros(delays, np.float32)
+        scale = 1 / np.sqrt(self._energy * np.maximum(energy, _FAINT * strongest))
+        alike: _Likeness = np.abs(product) * np.repeat(scale.astype(np.float32), _PER_MS)
+        return alike[::-1]

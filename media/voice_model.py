@@ -27,8 +27,8 @@ WINDOW: Final = SUBFRAME * SUBFRAMES
 CONTEXT: Final = 64
 """Samples before the window that the network needs; without them its accuracy is gone."""
 
-BATCH: Final = 32
-"""Windows in one run: about 60 us each then, 130 us alone; 32 hold the loop for 2 ms."""
+BATCH: Final = 16
+"""Windows in one run: 60 us each then as in larger ones, 120 us alone; 16 hold the loop for 1 ms."""
 
 STALE: Final = 62
 """Windows (2 s) after which it is: after long noise or music the network under-reports the next word."""

@@ -56,7 +56,7 @@ class Noticed:
     at_ms: float
 
 
-def quietly(callback):
+def quietly(delay_s, callback):
     """A scheduler that never runs anything: the test flushes."""
 
 
@@ -300,9 +300,9 @@ def test_the_memory_is_cleared_every_two_seconds_in_noise_but_never_in_speech():
     assert in_speech.memories[0].cleared == 1
 
 
-def test_windows_ready_in_one_turn_run_in_batches_of_at_most_32_one_a_turn():
+def test_windows_ready_at_once_run_in_batches_of_at_most_16_one_a_turn():
     notes, turns = Notes(), []
-    vad = Vad(model=notes, schedule=turns.append)
+    vad = Vad(model=notes, schedule=lambda delay_s, turn: turns.append(turn))
     detectors = [vad.detector(EndpointSettings(), lambda event: None) for _ in range(40)]
     for detector in detectors:
         detector.push(ramp(WINDOW), 0.0)
@@ -310,7 +310,19 @@ def test_windows_ready_in_one_turn_run_in_batches_of_at_most_32_one_a_turn():
     while turns:
         turns.pop()()
         assert len(turns) <= 1
-    assert notes.batches == [32, 32, 32, 24]
+    assert notes.batches == [16] * 7 + [8]
+
+
+@pytest.mark.parametrize(("calls", "waits_s"), [(7, 0.0), (8, 0.004)])
+def test_only_among_many_calls_does_a_window_wait_for_others(calls, waits_s):
+    delays, turns = [], []
+    vad = Vad(model=Notes(), schedule=lambda delay_s, turn: (delays.append(delay_s), turns.append(turn)))
+    detectors = [vad.detector(EndpointSettings(), lambda event: None) for _ in range(calls)]
+    for detector in detectors:
+        detector.push(ramp(WINDOW), 0.0)
+    assert delays == [waits_s]
+    turns.pop()()
+    assert delays == [waits_s, 0.0], "what was shown first because the gate opened waits no more"
 
 
 def test_a_loop_that_falls_behind_skips_the_oldest_windows_and_keeps_the_time():
