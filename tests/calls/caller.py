@@ -1,8 +1,8 @@
 """A caller as any Python user would write it: a stock aiortc connection, plain HTTP, the `oai-events` channel.
 
-It shares no code with the product. Every server event is kept; leaving `dial` holds the order of all of
-them against the published one. With a `LossyCable` between the two sides the audio packets are counted
-on the wire, and the line can be made bad, or be cut without a word.
+It shares no code with the product. Every server event is kept, and held against the published types and
+order: `close` raises what was wrong. With a `LossyCable` between the two sides the audio packets are
+counted on the wire, and the line can be made bad, or be cut without a word.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ class Caller:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.microphone = Microphone()
         self.events: list[Json] = []
+        self._checker = OrderChecker()
+        self._out_of_order: AssertionError | ValueError | None = None
         self.heard: list[np.ndarray] = []
         self.location = ""
         self.offered: str | bytes = b""
@@ -171,6 +173,7 @@ class Caller:
         await asyncio.gather(*self._listening, return_exceptions=True)
         if self.cable is not None:
             self.cable.close()
+        self.orders()
 
     # --- talking ------------------------------------------------------------------------------
 
@@ -214,10 +217,9 @@ class Caller:
 
     def orders(self) -> OrderChecker:
         """All events so far, in a legal order."""
-        checker = OrderChecker()
-        for event in self.events:
-            checker.see(event)
-        return checker
+        if self._out_of_order is not None:
+            raise self._out_of_order
+        return self._checker
 
     @property
     def session_id(self) -> str:
@@ -241,8 +243,13 @@ class Caller:
     # --- what aiortc tells --------------------------------------------------------------------
 
     def _on_message(self, message: str | bytes) -> None:
-        self.events.append(json.loads(message))
+        event = json.loads(message)
+        self.events.append(event)
         self._news.set()
+        try:
+            self._checker.see(event)
+        except (AssertionError, ValueError) as error:
+            self._out_of_order = self._out_of_order or error
 
     def _on_state(self) -> None:
         if self.connection.connectionState in ("closed", "failed"):
@@ -279,7 +286,7 @@ async def dial(
     edit_answer: Callable[[str], str] = str,
     **wish: object,
 ) -> AsyncIterator[Caller]:
-    """A call that is up. Afterwards the order of everything that was told is checked. `wish`: for the token."""
+    """A call that is up. Closing it checks the order of everything that was told. `wish`: for the token."""
     caller = Caller(server, token or str((await server.token(**wish))["token"]), speaks=speaks)
     try:
         offer = edit_offer(await caller.offer())
@@ -290,6 +297,5 @@ async def dial(
         await caller.connected()
         assert (await caller.wait_for("session.created"))["session"]["id"].startswith("sess_")
         yield caller
-        caller.orders()
     finally:
         await caller.close()

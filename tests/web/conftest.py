@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import wave
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.calls.server import Server
+from tests.realtime.live.orders import OrderChecker
 
 sync_api = pytest.importorskip("playwright.sync_api", reason='playwright is not installed: pip install -e ".[test]"')
 PATIENCE_MS = 20_000
@@ -36,6 +38,20 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
     "--host-resolver-rules=MAP voice.test 127.0.0.1",
 )
+
+LISTEN = """(() => {
+  const told = (window.toldByServer = []);
+  const listenTo = (source) => {
+    const events = [];
+    told.push(events);
+    source.addEventListener("message", ({ data }) => typeof data === "string" && events.push(data));
+    return source;
+  };
+  const create = RTCPeerConnection.prototype.createDataChannel;
+  RTCPeerConnection.prototype.createDataChannel = function (...how) { return listenTo(create.apply(this, how)); };
+  window.WebSocket = class extends WebSocket { constructor(...how) { super(...how); listenTo(this); } };
+})()"""
+"""Keeps every event of every call of a page."""
 
 NewPage = Callable[..., "sync_api.Page"]
 
@@ -86,7 +102,7 @@ def browser(microphone: Path) -> Iterator[sync_api.Browser]:
 
 @pytest.fixture
 def new_page(browser: sync_api.Browser, request: pytest.FixtureRequest) -> Iterator[NewPage]:
-    """Opens pages, each in a profile of its own, and fails the test on any script error in them."""
+    """Opens pages, each in a profile of its own. Fails on any script error in them, and on any event out of order."""
     contexts = []
     errors: list[str] = []
 
@@ -94,6 +110,7 @@ def new_page(browser: sync_api.Browser, request: pytest.FixtureRequest) -> Itera
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
+        context.add_init_script(LISTEN)
         if script:
             context.add_init_script(script)
         page = context.new_page()
@@ -106,6 +123,10 @@ def new_page(browser: sync_api.Browser, request: pytest.FixtureRequest) -> Itera
     for number, context in enumerate(contexts):
         if folder := os.environ.get("SCREENSHOTS"):  # to be looked at: how each test left its pages
             context.pages[0].screenshot(path=Path(folder) / f"{request.node.name}-{number}.png", full_page=True)
+        for events in context.pages[0].evaluate("window.toldByServer ?? []"):
+            checker = OrderChecker()
+            for event in events:
+                checker.see(json.loads(event))
         context.close()
     assert errors == []
 
