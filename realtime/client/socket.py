@@ -44,6 +44,7 @@ class SocketTransport:
     def __init__(self) -> None:
         self._listener: LegListener | None = None
         self._socket: ClientConnection | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._unsent: asyncio.Queue[str] = asyncio.Queue()
         self._speech = Playout()
@@ -85,7 +86,8 @@ class SocketTransport:
             raise _refused(refusal) from None
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
             raise ConnectError(f"{base_url} cannot be reached: {error or type(error).__name__}") from error
-        self._tasks = [asyncio.create_task(work) for work in (self._read(), self._write(), self._tick())]
+        self._reading = asyncio.create_task(self._read())
+        self._tasks = [asyncio.create_task(work) for work in (self._write(), self._tick())]
         assert self._listener is not None
         self._listener.on_open()
         self._listener.on_text_open()
@@ -98,7 +100,9 @@ class SocketTransport:
             if task is not asyncio.current_task():
                 task.cancel()
         if self._socket is not None:
-            await self._socket.close()
+            await self._socket.close()  # `_read` goes on until then: the server's goodbye comes after what it said
+        if self._reading is not None and self._reading is not asyncio.current_task():
+            self._reading.cancel()
         if self._listener is not None:
             self._listener.on_closed(reason)
 
@@ -108,7 +112,8 @@ class SocketTransport:
         assert self._socket is not None
         with contextlib.suppress(websockets.ConnectionClosed):
             async for message in self._socket:
-                self._take(orjson.loads(message))
+                if not self._closed:
+                    self._take(orjson.loads(message))
         await self.close("remote_closed")
 
     async def _write(self) -> None:
