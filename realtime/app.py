@@ -124,7 +124,11 @@ def create_app(
     app.include_router(calls_routes(handlers, prefix="/v1/realtime"))
     app.include_router(client_secret_routes(services.authenticator, services.minter, services.policy))
     sockets = WebSocketRoutes(
-        services.sessions, services.authenticator, services.used_tokens, partial(load_session, services.store)
+        services.sessions,
+        services.authenticator,
+        services.used_tokens,
+        partial(load_session, services.store),
+        audio_ahead_s=settings.limits.audio_ahead_seconds,
     )
     app.include_router(websocket_routes(sockets))
     telephone = TelephonyRoutes(

@@ -277,6 +277,8 @@ class LimitSettings(Section):
     """While the 99th percentile of the event loop's lag over 10 s is more, no call is admitted."""
     connect_seconds: Annotated[float, Field(gt=0)] = 15.0
     inactivity_seconds: Annotated[float, Field(gt=0)] = 15.0
+    audio_ahead_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """How far a WebSocket's audio may be ahead of the clock: a recording may come whole."""
     retain_transcript_seconds: Annotated[int, Field(ge=0)] = 3600
     """How long the transcript of an ended call can be fetched; 0 keeps none."""
     tokens_per_minute: Annotated[int, Field(ge=1)] = 600

@@ -117,6 +117,11 @@ class Catalogue:
         chat = self._refs(agent, "chat") if model is None else (self._chosen(model),)
         return Engines(self._stt(self._refs(agent, "stt")), self._chat(chat), self._tts(self._refs(agent, "tts")))
 
+    def sees(self, agent: AgentSettings, *, model: str | None = None) -> bool:
+        """Whether the chat model that `engines` gives takes images. Raises `UnknownEngine`."""
+        ref = self._refs(agent, "chat")[0] if model is None else self._chosen(model)
+        return all("vision" in one.caps for one in self.offers if one.kind == "chat" and one.ref == ref)
+
     def infos(self) -> list[EngineInfo]:
         """The engines that any agent uses, each once, the default agent's first."""
         return [engine.info for engine in self._used().values()]

@@ -167,7 +167,8 @@ class Answering:
                 own.append(replace(referred))
                 continue
             try:
-                own.append(Item.from_param(_ITEM.validate_python(given)))
+                where = f"response.input[{position}]"
+                own.append(Item.from_param(_ITEM.validate_python(given), sees=self._config.sees, where=where))
             except ValidationError as error:
                 first = error.errors(include_url=False, include_context=False)[0]
                 param = field_path(("response", "input", position, *first["loc"][1:]))

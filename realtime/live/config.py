@@ -240,6 +240,8 @@ class SessionConfig:
     expires_at: int | None = None
     voices: frozenset[str] = frozenset()
     """Names that a client may give for the voice; empty: any."""
+    sees: bool = True
+    """The chat model takes images."""
     server_tools: tuple[ServerTool, ...] = ()
     """Tools that run here, whatever tools the client brings; of two with one name this is the one."""
     voice_fixed: bool = field(default=False)

@@ -399,7 +399,7 @@ class Conversation:
         return effects if self._answering.active is not None else [*effects, *self._tools.cut()]
 
     def _create_item(self, event: wire.ItemCreate) -> list[Effect]:
-        item = Item.from_param(event.item)
+        item = Item.from_param(event.item, sees=self.config.sees)
         previous = self.history.insert(item, event.previous_item_id)
         wired = item.to_wire()
         effects: list[Effect] = [

@@ -124,10 +124,23 @@ class Item:
     """What came before this is not read by the chat model: this says what there is to know of it."""
 
     @classmethod
-    def from_param(cls, param: wire.MessageItem | wire.FunctionCallItem | wire.FunctionCallOutputItem) -> Item:
-        """The item a client asked for; its id is kept."""
+    def from_param(
+        cls,
+        param: wire.MessageItem | wire.FunctionCallItem | wire.FunctionCallOutputItem,
+        *,
+        sees: bool = True,
+        where: str = "item",
+    ) -> Item:
+        """The item a client asked for; its id is kept.
+
+        `sees`: the chat model takes images; else one raises `WireError`. `where`: the item's own field.
+        """
         item_id = param.id or new_id("item")
         if isinstance(param, wire.MessageItem):
+            for place, part in enumerate(param.content):
+                if isinstance(part, wire.InputImage) and not sees:
+                    field = f"{where}.content[{place}]"
+                    raise wire.WireError("The chat model sees no images.", code="unsupported_value", param=field)
             return cls("message", item_id, role=param.role, parts=[_part(part) for part in param.content])
         if isinstance(param, wire.FunctionCallItem):
             return cls(

@@ -66,6 +66,7 @@ class Policy:
             session_id, name, chosen, model=effective_model, voice=voice or chosen.voice or "alloy"
         )
         config.voices = frozenset(voices)
+        config.sees = self._catalogue.sees(chosen, model=model)
         if session:
             if session.get("type") == "transcription":
                 config.data["type"] = "transcription"

@@ -5,7 +5,7 @@
 
 Who may is settled before the upgrade: the key or token comes in `Authorization: Bearer` or, from
 browsers, as the sub-protocol `openai-insecure-api-key.KEY` beside `realtime`. Audio may come faster
-than it could be spoken, up to `MAX_AHEAD_S`; a client that does not read what it is sent is hung up on.
+than it could be spoken, up to `limits.audio_ahead_seconds`; a client that does not read what it is sent is hung up on.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from token_service.used_tokens import ClaimState, UsedTokens
 log = logging.getLogger("realtime.live")
 
 KEY_PROTOCOL = "openai-insecure-api-key."
-MAX_AHEAD_S = 600.0
-"""Seconds of audio that a client may be ahead of the clock: a recording may come whole."""
-
 CLOSE_CODES: Mapping[str, int] = {"server_shutdown": 1012, "max_duration": 1001, "slow_reader": 4408}
 """Everything else ends with 1000: openai-python would reconnect after most others."""
 
 
 class WebSocketRoutes:
-    """`load_session`: what was stored with a token when it was minted."""
+    """`load_session`: what was stored with a token when it was minted.
+
+    `audio_ahead_s`: seconds that a client's audio may be ahead of the clock.
+    """
 
     def __init__(
         self,
@@ -53,11 +53,14 @@ class WebSocketRoutes:
         authenticator: Authenticator,
         used_tokens: UsedTokens,
         load_session: Callable[[str], Awaitable[Mapping[str, Any]]],
+        *,
+        audio_ahead_s: float,
     ) -> None:
         self._sessions = sessions
         self._authenticator = authenticator
         self._used = used_tokens
         self._load_session = load_session
+        self._audio_ahead_s = audio_ahead_s
 
     async def handle(self, socket: WebSocket) -> None:
         caller = await self._authenticator.caller(_credential(socket))
@@ -111,8 +114,8 @@ class WebSocketRoutes:
                 return
             if not isinstance(event, wire.InputAudioBufferAppend):
                 session.obey(event)
-            elif session.hearing.position_ms / 1000 - (time.monotonic() - begun) > MAX_AHEAD_S:
-                message = f"The audio is more than {MAX_AHEAD_S:.0f} s ahead of the clock."
+            elif session.hearing.position_ms / 1000 - (time.monotonic() - begun) > self._audio_ahead_s:
+                message = f"The audio is more than {self._audio_ahead_s:g} s ahead of the clock."
                 session.obey(wire.WireError(message, code="audio_too_far_ahead", event_id=event.event_id))
             else:
                 try:

@@ -70,7 +70,12 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         assert self._process is not None
+        if self._log.closed:
+            return
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(15)

@@ -190,6 +190,21 @@ async def test_an_address_and_a_key_hold_a_whole_call(plugged: Server, stub: Ope
     assert " ".join(record.body["input"].strip() for record in stub.requests(SPEECH)) == "Hello there, friend."
 
 
+async def test_a_picture_goes_to_a_model_that_sees(plugged: Server, stub: OpenAIStub):
+    dot = "data:image/png;base64,iVBORw0KGgo="
+    content = [{"type": "input_text", "text": "What is this?"}, {"type": "input_image", "image_url": dot}]
+    item = {"type": "message", "role": "user", "content": content}
+    async with dial(plugged) as caller:
+        caller.send({"type": "conversation.item.create", "item": item})
+        caller.send({"type": "response.create", "response": {"output_modalities": ["text"]}})
+        await caller.wait_for("response.done")
+    (asked,) = stub.requests(CHAT)
+    assert asked.body["messages"][-1]["content"] == [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": dot}},
+    ]
+
+
 async def test_a_chat_vendor_that_fails_costs_one_answer(plugged: Server, stub: OpenAIStub):
     async with dial(plugged) as caller:
         stub.plan(CHAT, Plan(status=500, message="the model is on fire"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import time
@@ -199,3 +200,29 @@ async def test_a_call_says_when_it_expires_and_that_it_has(small: Server):
         async with asyncio.timeout(5):
             await socket.connection.wait_closed()
     assert socket.connection.close_code == 1001
+
+
+async def test_a_server_that_stops_tells_its_sockets_and_their_sidebands_to_come_again(tmp_path: Path):
+    async with AsyncExitStack() as stack:
+        with Server(tmp_path, "--engines", "instant") as stopping:
+            call = await stack.enter_async_context(open_socket(stopping, check=False))
+            id_ = str((await call.receive())["session"]["id"]).replace("sess_", "rtc_")
+            sideband = await stack.enter_async_context(open_socket(stopping, f"?call_id={id_}", check=False))
+            await sideband.receive()
+            reading = asyncio.gather(call.connection.wait_closed(), sideband.connection.wait_closed())
+            await asyncio.to_thread(stopping.stop)
+            await asyncio.wait_for(reading, 10)
+    assert (call.connection.close_code, sideband.connection.close_code) == (1012, 1012)
+
+
+async def test_how_far_audio_may_be_ahead_is_the_operators_choice(tmp_path: Path):
+    with Server(tmp_path, "--engines", "instant", config="[limits]\naudio_ahead_seconds = 2") as server:
+        async with open_socket(server) as socket:
+            await socket.receive()
+            second = base64.b64encode(bytes(48_000)).decode()
+            for number in range(6):
+                await socket.send(type="input_audio_buffer.append", audio=second, event_id=f"ev_{number}")
+            error = (await socket.until("error"))["error"]
+            assert error["code"] == "audio_too_far_ahead"
+            assert error["event_id"] in ("ev_3", "ev_4", "ev_5")
+            assert "2 s" in error["message"]

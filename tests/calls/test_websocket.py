@@ -283,6 +283,19 @@ async def test_the_betas_names_and_flat_session(server: Server):
     )
 
 
+async def test_a_picture_for_a_model_that_does_not_see_is_refused_by_name(server: Server):
+    content = [{"type": "input_text", "text": "Look!"}, {"type": "input_image", "image_url": "data:image/png;base64,"}]
+    item = {"type": "message", "role": "user", "content": content}
+    async with dial(server) as socket:
+        await socket.send(type="conversation.item.create", item=item, event_id="ev_1")
+        error = (await socket.until("error"))["error"]
+        assert (error["param"], error["event_id"]) == ("item.content[1]", "ev_1")
+        beside = {"conversation": "none", "input": [item]}
+        await socket.send(type="response.create", response=beside, event_id="ev_2")
+        error = (await socket.until("error"))["error"]
+        assert (error["param"], error["event_id"]) == ("response.input[0].content[1]", "ev_2")
+
+
 async def test_nonsense_is_an_error_and_the_call_goes_on(server: Server):
     async with dial(server) as socket:
         await socket.receive()
