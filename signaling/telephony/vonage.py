@@ -133,7 +133,9 @@ class Vonage:
             "headers": {TOKEN: token, CALL: incoming.call_id},
             "authorization": {"type": "vonage"},
         }
-        ncco = [{"action": "connect", "endpoint": [endpoint]}]
+        number = (incoming.dialled or "").removeprefix("+")
+        shown = {"from": number} if number.isdigit() else {"randomFromNumber": True}
+        ncco = [{"action": "connect", **shown, "endpoint": [endpoint]}]
         return Document(orjson.dumps(ncco).decode(), "application/json")
 
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
