@@ -19,6 +19,8 @@ from pathlib import Path
 
 QUIET_S = 1.5
 FRAME = 640
+KEPT = {"resampler_clear_after_secs": 60.0}
+"""Our messages come every 200 ms, which its resampler would take for a pause."""
 
 
 async def call(order: dict, clip: bytes) -> dict:
@@ -87,15 +89,15 @@ async def serializer(carrier: str):
     if carrier == "twilio":
         from pipecat.serializers.twilio import TwilioFrameSerializer as Serializer
 
-        made = Serializer("MZ1", params=Serializer.InputParams(auto_hang_up=False, resampler_clear_after_secs=60.0))
+        made = Serializer("MZ1", params=Serializer.InputParams(auto_hang_up=False, **KEPT))
     elif carrier == "telnyx":
         from pipecat.serializers.telnyx import TelnyxFrameSerializer as Serializer
 
-        made = Serializer("32DE", "PCMU", "PCMU", params=Serializer.InputParams(auto_hang_up=False, resampler_clear_after_secs=60.0))
+        made = Serializer("32DE", "PCMU", "PCMU", params=Serializer.InputParams(auto_hang_up=False, **KEPT))
     else:
         from pipecat.serializers.vonage import VonageFrameSerializer as Serializer
 
-        made = Serializer(Serializer.InputParams(resampler_clear_after_secs=60.0))
+        made = Serializer(Serializer.InputParams(**KEPT))
     setup = object.__new__(FrameProcessorSetup)
     setup.audio_in_sample_rate = setup.audio_out_sample_rate = 16_000
     await made.setup(setup)
