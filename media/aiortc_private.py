@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -89,7 +89,7 @@ _PRIVATE = (
     _Private(RTCSctpTransport, "_sack_misordered", "chunks held because one before them is missing", True),
     _Private(RTCPeerConnection, "_RTCPeerConnection__connect", "the tasks that connect, to end them on close"),
     _Private(RTCPeerConnection, "_RTCPeerConnection__cname", "the CNAME that our description promises", True),
-    _Private(RTCRtpTransceiver, "_codecs", "to answer with Opus alone", True),
+    _Private(RTCRtpTransceiver, "_codecs", "to answer with one codec alone", True),
     _Private(RTCRtpTransceiver, "_offerDirection", "which of the offered lines is alive", True),
     _Private(RTCRtpSender, "_ssrc", "the SSRC that our description promises", True),
     _Private(RTCRtpSender, "send", "aiortc's sender must not start (public; replaced)"),
@@ -246,18 +246,14 @@ def live_audio(connection: RTCPeerConnection) -> RTCRtpTransceiver | None:
     return next(iter(live + lines), None)
 
 
-def keep_opus(transceiver: RTCRtpTransceiver) -> bool:
-    """Negotiate nothing but Opus on this line. False when it is not among the common codecs."""
-    opus = [codec for codec in transceiver._codecs if codec.mimeType.lower() == "audio/opus"]
-    transceiver._codecs = opus[:1]
-    return bool(opus)
-
-
-def opus_payload_type(transceiver: RTCRtpTransceiver) -> int:
-    """The payload type both sides use for Opus, once `keep_opus` has settled it."""
-    payload_type = transceiver._codecs[0].payloadType
-    assert payload_type is not None
-    return payload_type
+def keep_codec(transceiver: RTCRtpTransceiver, known: Collection[str]) -> tuple[str, int] | None:
+    """Negotiate nothing on this line but the first common codec whose lower-case name is `known`: its name and
+    payload type. None when there is none."""
+    for codec in transceiver._codecs:
+        if codec.name.lower() in known and codec.payloadType is not None:
+            transceiver._codecs = [codec]
+            return codec.name.lower(), codec.payloadType
+    return None
 
 
 def own_ssrc(transceiver: RTCRtpTransceiver) -> int:

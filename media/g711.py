@@ -2,17 +2,34 @@
 
 Decoded values fill the int16 range (14-bit mu-law and 13-bit A-law times 4 and 8). Encoding is exact
 for all 65,536 inputs, and any byte decodes: neither direction can fail.
+`Decoder` and `Encoder` are one direction of one call each, at the rates that are used inside.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from media.audio import Pcm
+from media.audio import RATE_IN, RATE_OUT, Pcm
+from media.resample import BlockResampler
 
+RATE: Final = 8_000
+_MAX_PAYLOAD: Final = RATE * 120 // 1000
+"""Bytes: 120 ms, more than any sender packs (RFC 3551 advises 20)."""
+_TO_48K: Final = 48_000 // RATE
+_HISTORY: Final = 4
+"""Payloads remembered, to make up one that is lost."""
+_LAGS: Final = (RATE // 200, RATE // 50)
+"""Samples in a period of a voice: 200 to 50 Hz; higher ones are found as a multiple."""
+_ALIKE: Final = RATE // 100
+"""Samples by which periods are compared."""
+_FADE: Final = (RATE // 100, RATE * 60 // 1000)
+"""Samples after which what is made up gets softer, and is silent."""
 _MULAW_BIAS: Final = 33
 """Added to the 14-bit magnitude, so that every segment begins at a power of two."""
 _MULAW_CLIP: Final = 8191
@@ -81,3 +98,81 @@ def alaw_encode(pcm: Pcm) -> bytes:
 def alaw_decode(data: bytes) -> Pcm:
     """One sample a byte."""
     return _ALAW_DECODING[np.frombuffer(data, np.uint8)]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """One of the two. `silence`: its zero."""
+
+    encode: Callable[[Pcm], bytes]
+    decode: Callable[[bytes], Pcm]
+    silence: bytes
+
+
+ULAW: Final = Law(ulaw_encode, ulaw_decode, b"\xff")
+ALAW: Final = Law(alaw_encode, alaw_decode, b"\xd5")
+
+
+def duration(payload: bytes) -> int:
+    """48 kHz samples in a payload. Raises `ValueError` for none and for more than 120 ms."""
+    if not 0 < len(payload) <= _MAX_PAYLOAD:
+        raise ValueError("not between one sample and 120 ms")
+    return len(payload) * _TO_48K
+
+
+class Decoder:
+    """Payloads to 16 kHz mono. What never came is made up by going on with the last period of the voice, ever softer
+    (the idea of ITU-T G.711 Appendix I)."""
+
+    def __init__(self, law: Law) -> None:
+        self._law = law
+        self._resampler = BlockResampler(RATE, RATE_IN)
+        self._latest: deque[Pcm] = deque(maxlen=_HISTORY)
+        self._period: Pcm = np.zeros(0, np.int16)
+        self._made = 0
+        """Samples made up since the last payload."""
+
+    def decode(self, payload: bytes) -> Pcm:
+        """Twice as many samples as bytes; those short of a millisecond wait. Raises `ValueError` as `duration`."""
+        duration(payload)
+        pcm = self._law.decode(payload)
+        self._latest.append(pcm)
+        self._made = 0
+        return self._resampler.push(pcm)
+
+    def conceal(self, samples_48k: int) -> Pcm:
+        """`samples_48k` // 3 samples, less what is short of a millisecond."""
+        wanted = min(max(0, samples_48k) // _TO_48K, RATE)
+        if self._made == 0:
+            self._period = _last_period(self._latest)
+        at = np.arange(self._made, self._made + wanted)
+        self._made += wanted
+        begin, end = _FADE
+        gain = np.clip((end - at) / (end - begin), 0.0, 1.0)
+        return self._resampler.push((self._period[at % len(self._period)] * gain).astype(np.int16))
+
+
+def _last_period(latest: deque[Pcm]) -> Pcm:
+    """The end of what was heard, as long as after which it is most like itself; silence when that is too little."""
+    heard = np.concatenate([np.zeros(0, np.int16), *latest]).astype(np.float32)
+    shortest, longest = _LAGS
+    if len(heard) < longest + _ALIKE:
+        return np.zeros(1, np.int16)
+    end = heard[-_ALIKE:]
+    # One row for each lag: the stretch that ends so much earlier.
+    rows = np.lib.stride_tricks.sliding_window_view(heard, _ALIKE)[::-1][shortest : longest + 1]
+    alike = rows @ end / np.sqrt(np.einsum("ij,ij->i", rows, rows) + 1.0)
+    lag = shortest + int(np.argmax(alike))
+    return heard[-lag:].astype(np.int16)
+
+
+class Encoder:
+    """20 ms of 24 kHz mono to one payload."""
+
+    def __init__(self, law: Law) -> None:
+        self._law = law
+        self._resampler = BlockResampler(RATE_OUT, RATE)
+
+    def encode(self, frame: Pcm) -> bytes:
+        """A byte for every third sample."""
+        return self._law.encode(self._resampler.push(frame))

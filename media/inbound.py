@@ -11,14 +11,12 @@ from collections.abc import Callable
 import numpy as np
 
 from media.audio import RATE_IN, Pcm
+from media.codec import OPUS, Codec
 from media.dtmf import Keys
 from media.jitter import JitterBuffer, Piece, PieceKind
-from media.opus import OpusDecoder, OpusError
 from media.rtp import ReceiverStatistics, RtpError, RtpPacket
 
-CLOCK_RATE = 48_000
-"""Hz of Opus's RTP timestamps, whatever is coded."""
-_DOWN = CLOCK_RATE // RATE_IN
+_DOWN = 48_000 // RATE_IN
 _MAX_CHUNK = 1920
 """Samples handed out at once: the listener's contract, the longest Opus packet."""
 
@@ -29,7 +27,7 @@ _CATCH_UP_S = 0.03
 
 
 class Inbound:
-    """`payload_type`: of the negotiated Opus. `on_audio(pcm, arrived_at)`: as `LegListener.on_audio`.
+    """`payload_type`: of the negotiated `codec`. `on_audio(pcm, arrived_at)`: as `LegListener.on_audio`.
     `key_type`: of the negotiated key events, which `on_key` is told.
     """
 
@@ -38,6 +36,7 @@ class Inbound:
         payload_type: int,
         on_audio: Callable[[Pcm, float], None],
         *,
+        codec: Codec = OPUS,
         key_type: int | None = None,
         on_key: Callable[[str], None] = lambda key: None,
     ) -> None:
@@ -46,9 +45,9 @@ class Inbound:
         self._key_type = key_type
         self._on_key = on_key
         self._keys = Keys()
-        self._decoder = OpusDecoder()
-        self._jitter = JitterBuffer(clock_rate=CLOCK_RATE, soundless_type=key_type)
-        self.statistics = ReceiverStatistics(CLOCK_RATE)
+        self._decoder = codec.decoder()
+        self._jitter = JitterBuffer(clock_rate=codec.clock_rate, duration=codec.duration, soundless_type=key_type)
+        self.statistics = ReceiverStatistics(codec.clock_rate)
         self.bytes_received = 0
         self.packets_unknown = 0
         """Not RTP, or of another payload type than the one negotiated."""
@@ -117,7 +116,7 @@ class Inbound:
         if piece.kind is PieceKind.PACKET:
             try:
                 pcm = self._decoder.decode(piece.payload)
-            except OpusError:
+            except ValueError:
                 self.packets_corrupt += 1
                 pcm = self._conceal(piece.samples)
         elif piece.kind is PieceKind.LOST:

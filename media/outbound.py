@@ -16,16 +16,13 @@ from enum import Enum
 from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtcpSdesPacket, RtcpSourceInfo
 
 from media.audio import FRAME_S
-from media.opus import SILENCE_PACKET, OpusEncoder
+from media.codec import OPUS, Codec
 from media.playout import Playout, PlayoutEvent
 from media.rtp import RtpPacket, SenderStatistics
 
-CLOCK_RATE = 48_000
 _SDES_CNAME = 1
 _IDLE_REPORT_S = 2.0
 """Seconds without a packet, two report intervals, after which we are no sender (RFC 3550 section 6.4)."""
-_FRAME_TICKS = 960
-"""RTP clock ticks in one frame."""
 _EARLY_S = 0.005
 """Seconds by which a tick may come before its frame is due: phases are 2 ms wide, timers round."""
 _MAX_RUNS = 4
@@ -51,13 +48,16 @@ class Outbound:
         cname: str,
         send: Callable[[bytes], bool],
         on_event: Callable[[PlayoutEvent], None],
+        codec: Codec = OPUS,
         send_silence: bool = False,
     ) -> None:
         self._playout = playout
         self._send = send
         self._on_event = on_event
         self._send_silence = send_silence
-        self._encoder = OpusEncoder()
+        self._encoder = codec.encoder()
+        self._silence = codec.silence
+        self._frame_ticks = round(codec.clock_rate * FRAME_S)
         self._state = TalkState.PAUSED
         self._payload_type = payload_type
         # The lower half, so that SRTP's rollover counter is not tested by an early wrap.
@@ -67,7 +67,7 @@ class Outbound:
         self._is_running = False
         self._is_woken = False
         self._description = bytes(RtcpSdesPacket([RtcpSourceInfo(ssrc=ssrc, items=[(_SDES_CNAME, cname.encode())])]))
-        self.statistics = SenderStatistics(ssrc, cname, CLOCK_RATE)
+        self.statistics = SenderStatistics(ssrc, cname, codec.clock_rate)
         self.packets_dropped = 0
         self.last_sent_at: float | None = None
 
@@ -132,7 +132,7 @@ class Outbound:
             if self._playout.tap is not None and self._media_at is not None:
                 self._playout.tap(frame, self._media_at)
         elif self._send_silence:
-            self._packet(SILENCE_PACKET, now)
+            self._packet(self._silence, now)
         else:
             self._state = TalkState.PAUSED
         for event in events:
@@ -170,4 +170,4 @@ class Outbound:
             # One frame late is caught up by the tick that follows; later than that is a hole in time.
             frames = max(1, int((passed + _EARLY_S) / FRAME_S) - 1)
             self._media_at += frames * FRAME_S
-        self._timestamp = (self._timestamp + frames * _FRAME_TICKS) & 0xFFFFFFFF
+        self._timestamp = (self._timestamp + frames * self._frame_ticks) & 0xFFFFFFFF

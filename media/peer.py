@@ -24,7 +24,8 @@ from aiortc.sdp import candidate_from_sdp
 
 from media import aiortc_private, dtmf
 from media.audio import Pcm
-from media.inbound import CLOCK_RATE, Inbound
+from media.codec import CODECS, OPUS, Codec
+from media.inbound import Inbound
 from media.leg import Abilities, LegListener
 from media.network import Network, NetworkError
 from media.outbound import Outbound
@@ -94,6 +95,8 @@ class Peer:
         self._dtls: RTCDtlsTransport | None = None
         self._line: RTCRtpTransceiver | None = None
         self._stream: AudioStream | None = None
+        self._codec: Codec = OPUS
+        self._payload_type = 0
         self._key_type: int | None = None
         self._heard_at = time.monotonic()
         self._connecting_since = 0.0
@@ -194,7 +197,6 @@ class Peer:
             raise NegotiationError(f"the description cannot be used ({type(error).__name__}{detail})") from error
 
     async def _answer(self, offer_sdp: str) -> str:
-        self._key_type = dtmf.payload_type(offer_sdp, CLOCK_RATE)
         connection = self._open_connection(aiortc_private.new_connection())
         await connection.setRemoteDescription(_description(offer_sdp, "offer"))
         line = aiortc_private.live_audio(connection)
@@ -203,7 +205,8 @@ class Peer:
         for transceiver in connection.getTransceivers():
             aiortc_private.silence_tracks(transceiver)
             transceiver.direction = "sendrecv" if transceiver is line else "inactive"
-        _keep_opus(line)
+        self._keep_codec(line)
+        self._key_type = dtmf.payload_type(offer_sdp, self._codec.clock_rate)
         self._adopt(connection, line)
         await connection.setLocalDescription()
         return self._described(connection)
@@ -224,8 +227,15 @@ class Peer:
         assert connection is not None
         assert line is not None
         await connection.setRemoteDescription(_description(answer_sdp, "answer"))
-        _keep_opus(line)
+        self._keep_codec(line)
         return self._described(connection)
+
+    def _keep_codec(self, line: RTCRtpTransceiver) -> None:
+        kept = aiortc_private.keep_codec(line, CODECS)
+        if kept is None:
+            raise NegotiationError(f"no common audio codec: {', '.join(CODECS)} are spoken here")
+        name, self._payload_type = kept
+        self._codec = CODECS[name]
 
     def _open_connection(self, connection: RTCPeerConnection) -> RTCPeerConnection:
         self._connection = connection
@@ -278,18 +288,20 @@ class Peer:
         assert line is not None
         assert connection is not None
         wire = aiortc_private.Wire(dtls)
-        payload_type = aiortc_private.opus_payload_type(line)
         may_send = line.currentDirection in ("sendrecv", "sendonly")
         outbound = Outbound(
             playout=self._playout,
-            payload_type=payload_type,
+            payload_type=self._payload_type,
+            codec=self._codec,
             ssrc=aiortc_private.own_ssrc(line),
             cname=aiortc_private.own_cname(connection),
             send=wire.send_rtp if may_send else _drop,
             on_event=self._on_playout,
             send_silence=self._send_silence and may_send,
         )
-        inbound = Inbound(payload_type, self._on_audio, key_type=self._key_type, on_key=self._on_key)
+        inbound = Inbound(
+            self._payload_type, self._on_audio, codec=self._codec, key_type=self._key_type, on_key=self._on_key
+        )
         self._stream = AudioStream(wire, inbound, outbound, self._pacer, self._refused)
         self._state = PeerState.OPEN
         if self._listener is not None:
@@ -419,8 +431,3 @@ def _description(sdp: str, kind: str) -> RTCSessionDescription:
 def _drop(packet: bytes) -> bool:
     """The other side asked for no audio: the playout runs all the same, so that turns end."""
     return False
-
-
-def _keep_opus(line: RTCRtpTransceiver) -> None:
-    if not aiortc_private.keep_opus(line):
-        raise NegotiationError("no common audio codec: Opus is needed")

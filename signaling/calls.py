@@ -168,7 +168,7 @@ class CallRoutes:
         load_session: Callable[[str], Awaitable[Mapping[str, Any]]],
         ice_servers: Callable[[Claims], Sequence[Mapping[str, Any]]],
         allow_loopback: bool = False,
-        codecs: Sequence[str] = ("opus",),
+        codecs: Sequence[str] = ("opus", "pcmu", "pcma"),
         known_model: Callable[[object], str | None] = lambda _: None,
     ) -> None:
         self._calls = calls

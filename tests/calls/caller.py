@@ -22,7 +22,7 @@ from typing import Any
 
 import av
 import numpy as np
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
 from tests.calls.server import Server
@@ -96,9 +96,12 @@ class Microphone(MediaStreamTrack):
 
 
 class Caller:
-    """`speaks`: with a microphone; else the audio line is there but nothing is ever sent on it."""
+    """`speaks`: with a microphone; else the audio line is there but nothing is ever sent on it. `codec`: the only
+    one of the audio, where it is not all that aiortc has."""
 
-    def __init__(self, server: Server, token: str, *, speaks: bool = True, video: bool = False) -> None:
+    def __init__(
+        self, server: Server, token: str, *, speaks: bool = True, video: bool = False, codec: str | None = None
+    ) -> None:
         self.server = server
         self.token = token
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -107,6 +110,7 @@ class Caller:
         self._checker = OrderChecker()
         self._out_of_order: AssertionError | ValueError | None = None
         self.heard: list[np.ndarray] = []
+        self.heard_hz = 48_000
         self.location = ""
         self.offered: str | bytes = b""
         self.answered = b""
@@ -124,6 +128,10 @@ class Caller:
             self.connection.addTrack(self.microphone)
         else:
             self.connection.addTransceiver("audio")
+        if codec is not None:
+            known = RTCRtpSender.getCapabilities("audio").codecs
+            chosen = [each for each in known if each.mimeType.lower() == f"audio/{codec}"]
+            self.connection.getTransceivers()[-1].setCodecPreferences(chosen)
         self.channel = self.connection.createDataChannel("oai-events")
         self.channel.on("message", self._on_message)
         self.connection.on("track", self._on_track)
@@ -212,7 +220,7 @@ class Caller:
         return [event for event in self.events if event["type"] == kind]
 
     def sound(self) -> np.ndarray:
-        """What was heard: 48 kHz, left channel."""
+        """What was heard, at `heard_hz`: 48 kHz, left channel, or 8 kHz when that was negotiated."""
         return np.concatenate([np.zeros(0, np.int16), *self.heard])
 
     def orders(self) -> OrderChecker:
@@ -263,7 +271,8 @@ class Caller:
         with contextlib.suppress(MediaStreamError):
             while True:
                 frame = await track.recv()
-                self.heard.append(frame.to_ndarray().reshape(-1, 2)[:, 0])
+                self.heard_hz = frame.sample_rate
+                self.heard.append(frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0])
 
 
 def code(body: bytes) -> str:
@@ -281,13 +290,14 @@ async def dial(
     *,
     token: str | None = None,
     speaks: bool = True,
+    codec: str | None = None,
     cable: bool = False,
     edit_offer: Callable[[str], str] = str,
     edit_answer: Callable[[str], str] = str,
     **wish: object,
 ) -> AsyncIterator[Caller]:
     """A call that is up. Closing it checks the order of everything that was told. `wish`: for the token."""
-    caller = Caller(server, token or str((await server.token(**wish))["token"]), speaks=speaks)
+    caller = Caller(server, token or str((await server.token(**wish))["token"]), speaks=speaks, codec=codec)
     try:
         offer = edit_offer(await caller.offer())
         status, _, body = await caller.post(without_candidates(offer) if cable else offer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import numpy as np
@@ -67,6 +68,33 @@ async def test_speech_is_understood_and_answered_aloud_with_events_in_order(serv
     # Aloud: well above what an encoder makes of silence.
     assert min(rms(first), rms(second)) > 500
     assert stats["packets_corrupt"] == stats["packets_unknown"] == stats["packets_undecryptable"] == 0
+
+
+@needs_recogniser
+@pytest.mark.parametrize("codec", ["pcmu", "pcma"])
+async def test_a_gateway_that_has_no_opus_is_understood_and_answered_over_the_telephones_codec(
+    server: Server, codec: str
+):
+    async with dial(server, codec=codec) as caller:
+        await caller.microphone.say(clip(WEATHER))
+        assert (await caller.wait_for(HEARD))["transcript"] == "what is the weather like in london tomorrow"
+        await until(lambda: len(caller.sound()) > caller.heard_hz, "a second of the answer was heard")
+        stats = await caller.stats()
+        answered = caller.answered.decode()
+    assert caller.heard_hz == 8000
+    assert rms(caller.sound()) > 500
+    assert re.findall(r"a=rtpmap:\d+ (\S+)", answered) == [f"{codec.upper()}/8000"]
+    assert stats["packets_corrupt"] == stats["packets_unknown"] == stats["packets_undecryptable"] == 0
+
+
+async def test_opus_is_chosen_where_telephone_codecs_are_offered_before_it(instant: Server):
+    def telephone_first(offer: str) -> str:
+        opus = "a=rtpmap:96 opus/48000/2\r\n"
+        assert opus in offer
+        return offer.replace(opus, "").replace("a=rtpmap:8 PCMA/8000\r\n", f"a=rtpmap:8 PCMA/8000\r\n{opus}")
+
+    async with dial(instant, edit_offer=telephone_first) as caller:
+        assert re.findall(r"a=rtpmap:\d+ (\S+)", caller.answered.decode()) == ["opus/48000/2"]
 
 
 @needs_recogniser

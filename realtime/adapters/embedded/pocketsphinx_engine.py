@@ -3,6 +3,8 @@
 A recogniser hears what it was trained on: speech near full scale, and a channel whose mean it knows.
 So the level is set before the decoder (`Level`), and the cepstral mean and the level of a speaker come
 with the utterance and go back with its result: they must never pass from one session to another.
+A telephone line has nothing above 4 kHz, which the model was not trained for: a little noise fills the
+empty bands, and a speaker whose first words are that narrow begins with the mean of such lines.
 """
 
 from __future__ import annotations
@@ -38,6 +40,15 @@ _MAX_GAIN: Final = 10.0
 """20 dB; beyond it noise is made into speech."""
 _ONSET: Final = 500
 """Sample value that counts as the beginning of speech when the level is unknown."""
+_HISS: Final = 10.0
+"""Standard deviation of the noise that is added: -70 dBFS. It changes nothing of what a microphone gives; over
+G.711 it makes the difference between three words in four and none."""
+_TELEPHONE: Final = "40,8,-10,10,-5,0,3,-7,5,-4,1,2,-2"
+"""The cepstral mean of speech over G.711 with that noise, rounded."""
+_NARROW_HZ: Final = 4600
+_NARROW: Final = 1e-5
+"""Share of the power above `_NARROW_HZ` below which it is a telephone line: there it is 1e-6 and less, from
+microphones 3e-5 and more."""
 _LOOK_S: Final = 0.4
 """Seconds of speech that are looked at before the level is decided."""
 _LOOK_MAX_S: Final = 1.2
@@ -64,6 +75,8 @@ class Level:
         self._speech = 0
         self._gain = _gain(peak) if peak else 1.0
         self._state = LevelState.SET if peak else LevelState.LOOKING
+        self.is_narrow = False
+        """What was looked at has nothing above the band of a telephone line."""
 
     def push(self, pcm: Pcm) -> Pcm:
         peak = int(np.abs(pcm.astype(np.int32)).max(initial=0))
@@ -86,7 +99,11 @@ class Level:
             self._state = LevelState.SET
             self._gain = _gain(self.peak)
         held, self._held = self._held, []
-        return self._applied(np.concatenate(held)) if held else np.zeros(0, np.int16)
+        if not held:
+            return np.zeros(0, np.int16)
+        pcm = np.concatenate(held)
+        self.is_narrow = _is_narrow(pcm)
+        return self._applied(pcm)
 
     def _applied(self, pcm: Pcm) -> Pcm:
         scaled: npt.NDArray[np.float32] = pcm.astype(np.float32) * np.float32(self._gain)
@@ -97,6 +114,15 @@ def _gain(peak: float) -> float:
     if _COMFORTABLE[0] <= peak <= _COMFORTABLE[1]:
         return 1.0
     return min(PEAK / max(peak, 1.0), _MAX_GAIN)
+
+
+def _is_narrow(pcm: Pcm) -> bool:
+    if not len(pcm):
+        return False
+    windowed = pcm.astype(np.float32) * np.hanning(len(pcm)).astype(np.float32)
+    power = np.abs(np.fft.rfft(windowed)) ** 2
+    whole = float(power.sum())
+    return whole > 0 and float(power[len(pcm) * _NARROW_HZ // RATE_IN :].sum()) < _NARROW * whole
 
 
 class PocketsphinxEngine:
@@ -122,7 +148,8 @@ class PocketsphinxEngine:
         cmn, peak = head.get("cmn"), head.get("peak")
         known = isinstance(cmn, str) and 0 < len(cmn) <= _CMN_LONGEST
         self._decoder.set_cmn(cmn if known else self._cold)
-        self._job = Utterance(self._decoder, out, float(peak) if isinstance(peak, int | float) and peak > 0 else None)
+        level = Level(float(peak) if isinstance(peak, int | float) and peak > 0 else None)
+        self._job = Utterance(self._decoder, out, level, is_known=known)
         return self._job
 
     def _warm_up(self) -> None:
@@ -135,13 +162,16 @@ class PocketsphinxEngine:
 
 
 class Utterance:
-    """A `Job`: items are `{text, final}`, the final one with the speaker's `cmn` and `peak`."""
+    """A `Job`: items are `{text, final}`, the final one with the speaker's `cmn` and `peak`. `is_known`: the
+    decoder has this speaker's mean."""
 
-    def __init__(self, decoder: Any, out: Output, peak: float | None) -> None:
+    def __init__(self, decoder: Any, out: Output, level: Level, *, is_known: bool) -> None:
         self.closed = False
         self._decoder = decoder
         self._out = out
-        self._level = Level(peak)
+        self._level = level
+        self._is_known = is_known
+        self._noise = np.random.default_rng(1)
         self._waiting = bytearray()
         self._taken = 0
         self._since_partial = 0
@@ -180,7 +210,12 @@ class Utterance:
     def _decode(self, pcm: Pcm) -> None:
         if not len(pcm):
             return
-        self._decoder.process_raw(pcm.tobytes(), False, False)
+        if not self._is_known:
+            self._is_known = True
+            if self._level.is_narrow:
+                self._decoder.set_cmn(_TELEPHONE)
+        hissing = pcm + self._noise.normal(0.0, _HISS, len(pcm)).astype(np.float32)
+        self._decoder.process_raw(np.clip(hissing, -32768, 32767).astype(np.int16).tobytes(), False, False)
         self._since_partial += len(pcm)
         if self._since_partial >= _PARTIAL_EVERY and not self._finishing:
             self._since_partial = 0

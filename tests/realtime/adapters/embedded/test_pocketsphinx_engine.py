@@ -1,10 +1,16 @@
+import wave
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from media import g711
 from media.audio import RATE_IN, Pcm
+from media.resample import BlockResampler
 from realtime.adapters.embedded.pocketsphinx_engine import PEAK, Level
+from tests.calls.conftest import HOW_ARE_YOU, WEATHER
 
 
 def tone(amplitude: float, seconds: float) -> Pcm:
@@ -47,6 +53,19 @@ def test_a_known_speaker_is_heard_without_waiting() -> None:
     unknown = Level()
     assert len(unknown.push(tone(2000, 0.02))) == 0
     assert len(unknown.flush()) == 320
+
+
+@pytest.mark.parametrize("clip", [WEATHER, HOW_ARE_YOU])
+def test_a_telephone_line_is_told_from_a_microphone(clip: Path) -> None:
+    with wave.open(str(clip)) as file:
+        speech = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    level = Level()
+    through(level, speech)
+    assert not level.is_narrow
+    level = Level()
+    line = g711.ulaw_decode(g711.ulaw_encode(BlockResampler(16_000, 8_000).push(speech)))
+    through(level, BlockResampler(8_000, 16_000).push(line))
+    assert level.is_narrow
 
 
 @given(st.lists(st.integers(0, 3000), max_size=20), st.integers(0, 32767), st.none() | st.floats(1, 32768))
