@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -345,6 +346,7 @@ async def test_a_post_that_waited_for_one_that_failed_takes_its_turn(server: Ser
 # -- what goes wrong ------------------------------------------------------------------------------------------
 
 CHROME = offers.chrome()
+WITHOUT_CODECS = re.sub(r"(opus/48000/2|PCM[UA]/8000)", "speex/16000", CHROME)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ CHROME = offers.chrome()
         ("hello", 400, "not_sdp"),
         (CHROME + "a=x:" + "y" * MAX_OFFER_BYTES, 413, "too_large"),
         (offers.offer(offers.audio("0"), offers.audio("1"), offers.data("2")), 422, "several_audio"),
-        (CHROME.replace("opus/48000/2", "speex/16000"), 422, "no_common_codec"),
+        (WITHOUT_CODECS, 422, "no_common_codec"),
         (CHROME.replace("a=rtcp-mux\r\n", ""), 422, "rtcp_mux_required"),
     ],
 )
