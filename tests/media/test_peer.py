@@ -372,12 +372,12 @@ async def test_the_answer_shows_the_public_address(pacer, stock_on_loopback):
         (lambda sdp: "hello", "no audio"),
         (lambda sdp: "", "no audio"),
         (lambda sdp: re.sub(r"a=rtcp-mux\r\n", "", sdp), "mux"),
-        (lambda sdp: re.sub(r"opus/48000/2", "speex/16000", sdp), "Opus"),
+        (lambda sdp: re.sub(r"opus/48000/2|PCM[UA]/8000", "speex/16000", sdp), "opus"),
         (lambda sdp: re.sub(r"m=audio", "m=", sdp), "cannot be used"),
         (lambda sdp: re.sub(r"a=ice-ufrag:.*\r\n", "", sdp), "ICE"),
         (lambda sdp: re.sub(r"m=audio.*?(?=m=application)", "", sdp, flags=re.DOTALL), "audio"),
     ],
-    ids=["not-sdp", "empty", "no-rtcp-mux", "no-opus", "bad-m-line", "no-ufrag", "no-audio"],
+    ids=["not-sdp", "empty", "no-rtcp-mux", "no-codec", "bad-m-line", "no-ufrag", "no-audio"],
 )
 async def test_an_offer_that_cannot_be_used_says_so_and_leaves_nothing(network, pacer, stock_on_loopback, change, says):
     caller, ear = StockCaller(), Ear()
