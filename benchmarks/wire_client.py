@@ -29,7 +29,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
-from aiortc.mediastreams import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from benchmarks.figures import Json
 from benchmarks.speech import Utterance, silence
@@ -90,6 +90,8 @@ class SpeechTrack(MediaStreamTrack):
         return self._spoken
 
     async def recv(self) -> Any:
+        if self.readyState != "live":
+            raise MediaStreamError
         now = time.monotonic()
         self._deadline = now if self._deadline is None else self._deadline + FRAME_S
         if self._deadline > now:
