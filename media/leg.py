@@ -93,6 +93,14 @@ class Leg(Protocol):
 
 
 @runtime_checkable
+class SendsKeys(Protocol):
+    """A leg that can press keys of a telephone towards the other side."""
+
+    def send_keys(self, digits: str) -> None:
+        """`0-9*#ABCD`, and `,` for a pause of half a second. ValueError for anything else."""
+
+
+@runtime_checkable
 class Transfers(Protocol):
     """A leg whose carrier can pass the call on; whether it does is in its `abilities`."""
 

@@ -1,8 +1,19 @@
 """What answers a call: the developer's own Python, its tools and hooks. `Agent` is where one begins."""
 
 from realtime.agents.agent import Agent
-from realtime.agents.call import Call, CannotTransfer, Said
-from realtime.agents.functions import ToolError
+from realtime.agents.builtin import hang_up, send_keys, transfer_to
+from realtime.agents.call import Call, CannotSendKeys, CannotTransfer, Said, ToolError
 from realtime.agents.turn import Turn
 
-__all__ = ["Agent", "Call", "CannotTransfer", "Said", "ToolError", "Turn"]
+__all__ = [
+    "Agent",
+    "Call",
+    "CannotSendKeys",
+    "CannotTransfer",
+    "Said",
+    "ToolError",
+    "Turn",
+    "hang_up",
+    "send_keys",
+    "transfer_to",
+]

@@ -32,11 +32,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Agent(AnyAgent):
     """What answers a call.
 
-    `chat`, `stt`, `tts`: engines, named as in the settings; theirs where nothing is given. `filler`: said
-    when a tool keeps the caller waiting for `filler_after` seconds. `apology`: said when a turn
-    fails, or yields nothing for `turn_timeout` seconds.
-    `variables`: values for `{{name}}` in instructions and greeting. What is not given is as `[agents.NAME]`
-    of the settings has it.
+    `chat`, `stt`, `tts`: engines, named as in the settings. `filler`: said when a tool keeps the caller
+    waiting for `filler_after` seconds. `apology`: said when a turn fails, or yields nothing for
+    `turn_timeout` seconds. `keys_as_turns`: what the caller types on the telephone, up to `#` or a pause, is
+    answered like words. `variables`: values for `{{name}}` in instructions and greeting. What is not given is
+    as `[agents.NAME]` of the settings has it.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class Agent(AnyAgent):
         apology: str = APOLOGY,
         turn_timeout: float = TURN_S,
         variables: Mapping[str, str] | None = None,
-        tools: Sequence[Callable[..., Any]] = (),
+        tools: Sequence[Callable[..., Any] | FunctionTool] = (),
+        keys_as_turns: bool = False,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise ValueError(f"{name!r} cannot be an agent's name: letters, digits, `_`, `.` and `-`, at most 64")
@@ -85,8 +86,12 @@ class Agent(AnyAgent):
         }
         self._given = {key: value for key, value in given.items() if value is not None}
         AgentSettings.model_validate(self._given)
-        for function in tools:
-            self.tool(function)
+        self.keys_as_turns = keys_as_turns
+        for tool in tools:
+            if isinstance(tool, FunctionTool):
+                self._add(tool)
+            else:
+                self.tool(tool)
 
     def settings(self, base: AgentSettings) -> AgentSettings:
         """`base`, with what was given here."""
@@ -139,12 +144,16 @@ class Agent(AnyAgent):
                 filler=filler,
                 later=later,
             )
-            if tool.spec.tool.name in self.tools:
-                raise BadFunction(function, f"there is a tool called {tool.spec.tool.name!r} already")
-            self.tools[tool.spec.tool.name] = tool
+            self._add(tool)
             return function
 
         return add if function is None else add(function)
+
+    def _add(self, tool: FunctionTool) -> None:
+        name = tool.spec.tool.name
+        if name in self.tools:
+            raise BadFunction(tool.function, f"there is a tool called {name!r} already")
+        self.tools[name] = tool
 
     def turn(self, function: F) -> F:
         """Answer every turn with an async generator: it gets a `Turn` and yields text."""

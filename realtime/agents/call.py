@@ -10,11 +10,19 @@ from typing import Any, Literal, Protocol
 from realtime.agents.usercode import UserCode
 from signaling.caller import Caller
 
-__all__ = ["AnyAgent", "Call", "Caller", "CannotTransfer", "Host", "Said"]
+__all__ = ["AnyAgent", "Call", "Caller", "CannotSendKeys", "CannotTransfer", "Host", "Said", "ToolError"]
 
 
-class CannotTransfer(Exception):
+class ToolError(Exception):
+    """Raised by a tool: its message is what the model reads. The message of any other error is only logged."""
+
+
+class CannotTransfer(ToolError):
     """The call cannot be passed on: it is not held by a carrier that does this, or the carrier refused."""
+
+
+class CannotSendKeys(ToolError):
+    """This call has no way to press keys, or they are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,13 @@ class Host(Protocol):
 
     def hand_over(self, agent: AnyAgent | str, summary: str | None) -> None: ...
 
-    async def transfer(self, target: str) -> None: ...
+    async def transfer(self, target: str, *, at_once: bool) -> None: ...
+
+    async def transfer_soon(self, target: str) -> None: ...
+
+    async def send_keys(self, keys: str, *, at_once: bool) -> None: ...
+
+    async def collect_keys(self, count: int | None, until: str, seconds: float) -> str: ...
 
     def said(self) -> list[Said]: ...
 
@@ -90,9 +104,34 @@ class Call:
             raise TypeError("a call is handed over to an Agent, or to the name of one")
         self._do(lambda host: host.hand_over(agent, summary))
 
-    async def transfer(self, target: str) -> None:
-        """Pass a telephone call on to a number or SIP address. Raises `CannotTransfer`."""
-        await self.user.main(self._host.transfer(target))
+    async def transfer(self, target: str, *, at_once: bool = False) -> None:
+        """Pass a telephone call on to a number or SIP address, when what is being said has been heard, or `at_once`.
+
+        Raises `CannotTransfer`.
+        """
+        await self.user.main(self._host.transfer(_text(target), at_once=at_once))
+
+    async def transfer_soon(self, target: str) -> None:
+        """The same without waiting for it; should the carrier refuse then, the caller hears the apology.
+
+        Raises `CannotTransfer` when the call is none that can be passed on.
+        """
+        await self.user.main(self._host.transfer_soon(_text(target)))
+
+    async def send_keys(self, keys: str, *, at_once: bool = False) -> None:
+        """Press `0-9*#ABCD` of the telephone towards the other side.
+
+        When what is being said has been heard, or `at_once`. A comma waits for half a second. Raises
+        `CannotSendKeys`.
+        """
+        await self.user.main(self._host.send_keys(_text(keys), at_once=at_once))
+
+    async def keys(self, *, count: int | None = None, until: str = "#", timeout: float = 15.0) -> str:
+        """The keys that the caller presses from now on: `count` of them, or those before one of `until`.
+
+        What there is when the time is up. They are in no transcript and the model does not see them.
+        """
+        return await self.user.main(self._host.collect_keys(count, until, timeout))
 
     @property
     def history(self) -> list[Said]:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from media.leg import Transfers
+from media.leg import SendsKeys, Transfers
 from realtime.adapters.base import ChatModel, ToolCall
 from realtime.adapters.catalogue import Engines, UnknownEngine
 from realtime.agents.agent import APOLOGY, TURN_S, Agent
 from realtime.agents.blame import where
-from realtime.agents.call import AnyAgent, Call, Caller, CannotTransfer, Said
+from realtime.agents.call import AnyAgent, Call, Caller, CannotSendKeys, CannotTransfer, Said
+from realtime.agents.keys import Keys
 from realtime.agents.tools import AgentTool, ToolResult, ToolRunner
 from realtime.agents.turn import TurnFunction, TurnModel
 from realtime.agents.usercode import TookTooLong, UserCode
@@ -26,8 +27,9 @@ from realtime.agents.variables import fill
 from realtime.live import hooks
 from realtime.live.agent import ServerTool
 from realtime.live.config import SessionConfig
-from realtime.live.effects import HandOver, HangUp, SayText, ToolReturned
+from realtime.live.effects import HandOver, HangUp, KeysPressed, SayText, ToolReturned, WhenQuiet
 from realtime.live.session import Session
+from realtime.live.wire import new_id
 from realtime.settings import AgentSettings
 
 log = logging.getLogger("realtime.agents")
@@ -97,6 +99,9 @@ class AgentCall:
         self._tools = ToolRunner(behaviour.tools, self.call, self._log_ids, house.spawn, self._returned)
         self._model: TurnModel | None = None
         self._hooks: set[asyncio.Task[None]] = set()
+        turns = behaviour.agent is not None and behaviour.agent.keys_as_turns
+        self._keys = Keys(self._typed if turns else None)
+        self._quiet: dict[str, asyncio.Future[None]] = {}
 
     # --- the session's side -------------------------------------------------------------------
 
@@ -154,7 +159,7 @@ class AgentCall:
             self._behaviour.answer,
             engine,
             self.call,
-            apology=own.apology if own else APOLOGY,
+            apology=self._apology,
             seconds=own.turn_timeout if own else TURN_S,
         )
         return self._model
@@ -166,8 +171,19 @@ class AgentCall:
         self._tools.cancel(call_id)
 
     def key(self, key: str) -> None:
+        if self._keys.press(key):
+            return
         if self._behaviour.agent is not None and self._behaviour.agent.pressed is not None:
             self._hook_soon("on_key", self._behaviour.agent.pressed, self.call, key)
+
+    def _typed(self, keys: str) -> None:
+        if self._session is not None:
+            self._session.tell(KeysPressed(keys))
+
+    def quiet(self, token: str) -> None:
+        waiting = self._quiet.pop(token, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def idle(self, seconds: float) -> None:
         if self._behaviour.agent is not None and self._behaviour.agent.idled is not None:
@@ -179,6 +195,9 @@ class AgentCall:
             self._before.end(record)
         self._tools.end()
         self._end_turn()
+        self._keys.close()
+        for waiting in self._quiet.values():
+            waiting.cancel()
         if self._behaviour.agent is not None and self._behaviour.agent.ended is not None:
             self._hook_soon("on_call_end", self._behaviour.agent.ended, self.call, dict(record))
 
@@ -192,6 +211,10 @@ class AgentCall:
         if result.hand_over is not None:
             self._become(result.hand_over, None, speaks=False)
         self._session.tell(ToolReturned(call_id, result.text))
+
+    @property
+    def _apology(self) -> str:
+        return self._behaviour.agent.apology if self._behaviour.agent else APOLOGY
 
     # --- hooks --------------------------------------------------------------------------------
 
@@ -224,10 +247,52 @@ class AgentCall:
         if self._session is not None:
             self._session.tell(HangUp("agent_hangup", at_once))
 
-    async def transfer(self, target: str) -> None:
+    async def _when_quiet(self) -> None:
+        """Nothing is being said any more; cancelled when the call ends before."""
+        if self._session is None:
+            return
+        token = new_id("quiet")
+        self._quiet[token] = waiting = asyncio.get_running_loop().create_future()
+        self._session.tell(WhenQuiet(token))
+        try:
+            await waiting
+        finally:
+            self._quiet.pop(token, None)
+
+    async def send_keys(self, keys: str, *, at_once: bool) -> None:
+        leg = self._session.leg if self._session is not None else None
+        if not isinstance(leg, SendsKeys):
+            raise CannotSendKeys("no keys can be pressed on this call")
+        if not at_once:
+            await self._when_quiet()
+        try:
+            leg.send_keys(keys)
+        except ValueError as error:
+            raise CannotSendKeys(str(error)) from None
+
+    async def collect_keys(self, count: int | None, until: str, seconds: float) -> str:
+        return await self._keys.collect(count, until, seconds)
+
+    def _transferring(self) -> Transfers:
         leg = self._session.leg if self._session is not None else None
         if not isinstance(leg, Transfers) or not leg.abilities.transfer:
             raise CannotTransfer("this call is not held by a carrier that passes calls on")
+        return leg
+
+    async def transfer_soon(self, target: str) -> None:
+        self._transferring()
+        self._soon(self._transfer_or_apologise(target))
+
+    async def _transfer_or_apologise(self, target: str) -> None:
+        try:
+            await self.transfer(target, at_once=False)
+        except CannotTransfer:
+            self.say(self._apology)
+
+    async def transfer(self, target: str, *, at_once: bool) -> None:
+        leg = self._transferring()
+        if not at_once:
+            await self._when_quiet()
         try:
             await leg.transfer(target)
         except Exception as error:

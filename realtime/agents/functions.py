@@ -16,8 +16,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from realtime.adapters.base import Tool
 from realtime.agents.blame import of_function
-from realtime.agents.call import AnyAgent, Call
-from realtime.agents.tools import MAX_TIMEOUT_S, TIMEOUT_S, ToolError, ToolResult, bounded, words_of
+from realtime.agents.call import AnyAgent, Call, ToolError
+from realtime.agents.tools import MAX_TIMEOUT_S, TIMEOUT_S, ToolResult, bounded, words_of
 from realtime.live.agent import ServerTool
 
 __all__ = ["FunctionTool", "ToolError"]
@@ -43,8 +43,9 @@ class FunctionTool:
         on_cut: Literal["finish", "cancel"] = "finish",
         filler: str | None = None,
         later: bool = False,
+        farewell: bool = False,
     ) -> None:
-        self._function = function
+        self.function = function
         chosen = name or str(getattr(function, "__name__", ""))
         if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", chosen):
             raise BadFunction(function, f"{chosen!r} cannot be a tool's name: letters, digits, _ and -, at most 64")
@@ -59,7 +60,7 @@ class FunctionTool:
         for field in schema.get("properties", {}).values():
             field.pop("title", None)
         self.timeout = timeout
-        self.spec = ServerTool(Tool(chosen, description or text, schema), on_cut, later, filler)
+        self.spec = ServerTool(Tool(chosen, description or text, schema), on_cut, later, filler, farewell)
 
     async def run(self, arguments: str, call: Call) -> ToolResult:
         result: ToolResult = await call.user.run(self._run(arguments, call), self.timeout)
@@ -74,7 +75,7 @@ class FunctionTool:
         values = {str(field.alias): getattr(given, name) for name, field in type(given).model_fields.items()}
         if self._call_as is not None:
             values[self._call_as] = call
-        result = await call.user.call(self._function, **values)
+        result = await call.user.call(self.function, **values)
         if isinstance(result, AnyAgent):
             return ToolResult(f"Handed over to {result.name}.", hand_over=result)
         return ToolResult(bounded(_as_text(result)))

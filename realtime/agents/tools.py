@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from realtime.adapters.base import ToolCall
 from realtime.agents.blame import where
-from realtime.agents.call import AnyAgent, Call
+from realtime.agents.call import AnyAgent, Call, ToolError
 from realtime.agents.usercode import TookTooLong
 from realtime.live.agent import ServerTool
 
@@ -28,10 +28,6 @@ AT_ONCE = 16
 """Tools of one call that run at once."""
 
 BUSY = "Not run: too many tools are running already. Wait for their results first."
-
-
-class ToolError(Exception):
-    """Raised by a tool: its message is what the model reads. The message of any other error is only logged."""
 
 
 @dataclass(frozen=True, slots=True)

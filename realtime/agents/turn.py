@@ -97,8 +97,8 @@ class Turn:
         self.session.hang_up(at_once=at_once)
 
     async def transfer(self, target: str) -> None:
-        """Pass a telephone call on. Raises `CannotTransfer`."""
-        await self.session.transfer(target)
+        """Pass a telephone call on when this answer has been heard. Raises `CannotTransfer` when it is none."""
+        await self.session.transfer_soon(target)
 
     def hand_over(self, agent: AnyAgent | str, summary: str | None = None) -> None:
         """`agent` answers from here on, and begins when this answer has been made."""

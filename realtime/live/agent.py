@@ -20,12 +20,14 @@ class ServerTool:
     `on_cut`: whether it goes on when the caller speaks on before it has finished. `later`: the model is
     told at once that the result follows, and gets it when it is there. `filler`: said, instead of the
     agent's, when it keeps the caller waiting; "" for nothing.
+    `farewell`: when something was said along with the call, nothing more is said about its result.
     """
 
     tool: Tool
     on_cut: Literal["finish", "cancel"] = "finish"
     later: bool = False
     filler: str | None = None
+    farewell: bool = False
 
 
 class CallAgent(Protocol):
@@ -55,6 +57,9 @@ class CallAgent(Protocol):
 
     def idle(self, seconds: float) -> None:
         """Nobody has said anything for so long."""
+
+    def quiet(self, token: str) -> None:
+        """Nothing is being said now, which it wanted to know (`WhenQuiet`)."""
 
     def end(self, record: Mapping[str, Any]) -> None:
         """The call is over: its record, as it is kept (`reason`, `transcript`, …)."""

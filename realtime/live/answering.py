@@ -102,6 +102,11 @@ class Answering:
         self._fading: tuple[Response, float] | None = None
         """A response whose end is just leaving, and when it was cut."""
 
+    @property
+    def busy(self) -> bool:
+        """A response of the conversation is made or heard."""
+        return self.active is not None or bool(self.sounding)
+
     # --- beginning ----------------------------------------------------------------------------
 
     def respond(

@@ -17,6 +17,7 @@ from media.endpoint import SpeechStarted, SpeechStopped
 from media.playout import PlayoutEvent
 from realtime.live import wire
 from realtime.live.answering import Answering, CutPlayout
+from realtime.live.brought import BroughtSound
 from realtime.live.caller import UNCLEAR, Caller
 from realtime.live.config import ResponseConfig, ServerVad, SessionConfig
 from realtime.live.effects import (
@@ -26,12 +27,13 @@ from realtime.live.effects import (
     ChatProduced,
     ClientMessage,
     Configure,
-    DropListening,
     Effect,
     EndCall,
     HandOver,
     HangUp,
     Input,
+    IsQuiet,
+    KeysPressed,
     SayText,
     Send,
     SpeechFailed,
@@ -39,10 +41,10 @@ from realtime.live.effects import (
     SpeechProduced,
     Tick,
     ToolReturned,
-    Transcribe,
     TranscriptFailed,
     TranscriptHeard,
     UserIdle,
+    WhenQuiet,
 )
 from realtime.live.items import History, HistoryError, Item, ItemStatus, Part
 from realtime.live.quiet import Filler, Goodbye, Idle, Quiet
@@ -102,8 +104,7 @@ class Conversation:
         """Tools returned while the caller spoke."""
         self._unheard = ""
         """What the last false start cut off, kept until the caller has said something."""
-        self._wordless: set[str] = set()
-        """Items that the client brought as sound, while their words are looked for."""
+        self._brought = BroughtSound(self.history)
         self._idle_since: float | None = None
         self._position_ms = 0.0
         self._now = 0.0
@@ -156,8 +157,14 @@ class Conversation:
         self._now = now
         effects = self._handle(event, now)
         effects += self._say_next() or self._answer_results()
-        busy = self._answering.active is not None or self._turns.speaking is not None or bool(self._answering.sounding)
-        self._quiet.update(now, busy=busy, heard_until=self._idle_since, own_filler=self._tools.filler)
+        busy = self._answering.busy or self._turns.speaking is not None
+        self._quiet.update(
+            now,
+            busy=busy,
+            tools_run=self._tools.waiting,
+            heard_until=self._idle_since,
+            own_filler=self._tools.filler,
+        )
         if busy:
             self._idle_since = None
         if self.config.shows_transcripts:
@@ -206,6 +213,11 @@ class Conversation:
                 return []
             case HandOver():
                 return self._hand_over(event)
+            case KeysPressed():
+                return self._keys_pressed(event, now)
+            case WhenQuiet():
+                self._quiet.await_quiet(event.token)
+                return []
 
     # --- turns --------------------------------------------------------------------------------
 
@@ -228,8 +240,8 @@ class Conversation:
         return effects + cut
 
     def _words(self, event: TranscriptHeard | TranscriptFailed, now: float) -> list[Effect]:
-        if event.item_id in self._wordless:
-            effects = self._found_words(event)
+        if self._brought.of(event.item_id):
+            effects = self._brought.found(event)
         elif isinstance(event, TranscriptHeard):
             effects = self._caller.transcript(event, now)
         else:
@@ -243,7 +255,7 @@ class Conversation:
     @property
     def _holds(self) -> bool:
         """A response that the client asks for has to wait: for words, or for tools that run here."""
-        return bool(self._wordless) or self._caller.awaits_words or self._tools.holds
+        return self._brought.awaits_words or self._caller.awaits_words or self._tools.holds
 
     def _decide(self, verdict: Verdict) -> list[Effect]:
         unheard = self._unheard
@@ -320,11 +332,26 @@ class Conversation:
         effects: list[Effect] = [Send(wire.SessionUpdated(session=self.config.to_wire()))]
         if event.note is not None:
             part = Part("input_text", event.note)
-            item = Item("message", role="system", parts=[part], fresh=True)
-            previous = self.history.append(item)
-            effects.append(Send(wire.ItemAdded(item=item.to_wire(), previous_item_id=previous)))
-            effects.append(Send(wire.ItemDone(item=item.to_wire(), previous_item_id=previous)))
+            effects += self._append(Item("message", role="system", parts=[part], fresh=True))
         return effects + (self._answer_when_free(Owed()) if event.speaks else [])
+
+    def _keys_pressed(self, event: KeysPressed, now: float) -> list[Effect]:
+        """What the caller has typed is a turn, and ends what is being said."""
+        self._quiet.caller_spoke()
+        self._tools.new_turn()
+        self._to_say.clear()
+        cut = self._answering.cut("turn_detected", now) if self._answering.busy else []
+        text = f"[The caller pressed on the telephone: {event.keys}]"
+        added = self._append(Item("message", role="user", parts=[Part("input_text", text)]))
+        return [*cut, *added, *(self._answer_when_free(Owed()) if self.config.creates_responses else [])]
+
+    def _append(self, item: Item) -> list[Effect]:
+        previous = self.history.append(item)
+        wired = item.to_wire()
+        return [
+            Send(wire.ItemAdded(item=wired, previous_item_id=previous)),
+            Send(wire.ItemDone(item=wired, previous_item_id=previous)),
+        ]
 
     def _break_silence(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -336,6 +363,8 @@ class Conversation:
                     effects.append(UserIdle(due.seconds))
                 case Goodbye():
                     effects.append(EndCall(due.reason))
+                case IsQuiet():
+                    effects.append(due)
         return effects
 
     def _idle(self, now: float) -> list[Effect]:
@@ -408,11 +437,7 @@ class Conversation:
         ]
         if isinstance(event.item, wire.MessageItem) and event.item.role == "user":
             self._quiet.caller_spoke()
-            for part in event.item.content:
-                if isinstance(part, wire.InputAudio) and part.audio and not part.transcript:
-                    self._wordless.add(item.id)
-                    effects.append(Transcribe(item.id, part.audio))
-                    break
+            effects += self._brought.take(item.id, event.item)
         return effects
 
     def _delete_item(self, item_id: str) -> list[Effect]:
@@ -420,30 +445,7 @@ class Conversation:
             raise WireError("The item is still being made.", code="item_in_progress", param="item_id")
         self.history.delete(item_id)
         effects: list[Effect] = [Send(wire.ItemDeleted(item_id=item_id)), *self._caller.forget(item_id)]
-        if item_id in self._wordless:
-            self._wordless.discard(item_id)
-            effects.append(DropListening(item_id))
-        return effects + self._release()
-
-    def _found_words(self, event: TranscriptHeard | TranscriptFailed) -> list[Effect]:
-        """Of an item that the client brought as sound."""
-        item = self.history.get(event.item_id)
-        if isinstance(event, TranscriptHeard) and not event.final:
-            return []
-        self._wordless.discard(event.item_id)
-        index = next((i for i, part in enumerate(item.parts) if part.kind == "input_audio"), 0) if item else 0
-        if isinstance(event, TranscriptFailed):
-            error = {"type": "server_error", "code": event.code, "message": event.message}
-            return [Send(wire.TranscriptionFailed(item_id=event.item_id, content_index=index, error=error))]
-        text = event.text.strip() if event.spoken else ""
-        if item is not None:
-            item.parts[index].text = text
-            item.parts[index].note = UNCLEAR if event.spoken else event.text
-        usage = {"type": "duration", "seconds": 0}
-        completed = wire.TranscriptionCompleted(
-            item_id=event.item_id, content_index=index, transcript=text, usage=usage
-        )
-        return [Send(completed)]
+        return effects + self._brought.forget(item_id) + self._release()
 
     def _truncate_item(self, event: wire.ItemTruncate, now: float) -> list[Effect]:
         item = self.history.require(event.item_id)

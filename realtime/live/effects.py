@@ -133,6 +133,20 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysPressed:
+    """The caller has typed this on the telephone, and means it as a turn."""
+
+    keys: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhenQuiet:
+    """The agent wants to know (`IsQuiet`) when nothing is being said; `token` is its own."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The conversation's deadline has come."""
 
@@ -155,6 +169,8 @@ Input: TypeAlias = (
     | SayText
     | HangUp
     | HandOver
+    | KeysPressed
+    | WhenQuiet
     | Tick
 )
 
@@ -282,6 +298,13 @@ class UserIdle:
 
 
 @dataclass(frozen=True, slots=True)
+class IsQuiet:
+    """Nothing is being said now."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndCall:
     """Hang up, now."""
 
@@ -312,6 +335,7 @@ Effect: TypeAlias = (
     | RunTool
     | CancelTool
     | UserIdle
+    | IsQuiet
     | EndCall
     | Record
 )

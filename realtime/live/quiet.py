@@ -6,7 +6,10 @@ Told after every input whether anything is going on (`update`), it says when it 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+
+from realtime.live.effects import IsQuiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ FILL_AFTER_S = 1.5
 """Seconds before a tool's own filler, where the agent has none."""
 
 
+MAX_AWAITED = 16
+"""Tokens of those who want to know of quiet; the oldest are forgotten."""
+
+
 class Quiet:
     """`filler`: the agent's. `idle_seconds`: of silence after which `Idle` is due, again and again, with their sum."""
 
@@ -46,11 +53,13 @@ class Quiet:
         self._listened = False
         self._waiting = False
         self._own_filler: str | None = None
+        self._tools_run = False
         self._filled = False
         self._idle_since: float | None = None
         """The silence that counts towards the next `Idle`; what the bot says meanwhile begins it anew."""
         self._reports = 0
         self._goodbye: Goodbye | None = None
+        self._awaited: deque[str] = deque(maxlen=MAX_AWAITED)
 
     def opened(self, now: float) -> None:
         """The caller can hear: from now on silence counts."""
@@ -71,9 +80,17 @@ class Quiet:
     def hang_up(self, reason: str) -> None:
         self._goodbye = self._goodbye or Goodbye(reason)
 
-    def update(self, now: float, *, busy: bool, heard_until: float | None, own_filler: str | None) -> None:
-        """`busy`: somebody speaks, or a response is made or heard. `heard_until`: a client still plays what it got."""
-        self._own_filler = own_filler
+    def await_quiet(self, token: str) -> None:
+        self._awaited.append(token)
+
+    def update(
+        self, now: float, *, busy: bool, tools_run: bool, heard_until: float | None, own_filler: str | None
+    ) -> None:
+        """`busy`: somebody speaks, or a response is made or heard. `heard_until`: a client still plays what it got.
+
+        `tools_run`: something is still to be said of their results.
+        """
+        self._own_filler, self._tools_run = own_filler, tools_run
         if busy:
             self._since = self._idle_since = None
         elif self._since is None:
@@ -81,12 +98,16 @@ class Quiet:
 
     @property
     def deadline(self) -> float | None:
-        due = (self._goodbye_at, self._filler_at, self._idle_at)
+        due = (self._quiet_at, self._goodbye_at, self._filler_at, self._idle_at)
         return min((at for at in due if at is not None), default=None)
 
     @property
     def _goodbye_at(self) -> float | None:
-        return self._since if self._goodbye is not None else None
+        return self._since if self._goodbye is not None and not self._tools_run else None
+
+    @property
+    def _quiet_at(self) -> float | None:
+        return self._since if self._awaited else None
 
     @property
     def _filler_at(self) -> float | None:
@@ -108,8 +129,10 @@ class Quiet:
             return None
         return self._idle_since + self.idle_seconds
 
-    def due(self, now: float) -> Filler | Idle | Goodbye | None:
+    def due(self, now: float) -> Filler | Idle | IsQuiet | Goodbye | None:
         """What is due by now, once."""
+        if self._awaited and self._reached(self._quiet_at, now):
+            return IsQuiet(self._awaited.popleft())
         if self._goodbye is not None and self._reached(self._goodbye_at, now):
             goodbye, self._goodbye = self._goodbye, None
             return goodbye

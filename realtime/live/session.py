@@ -270,10 +270,10 @@ class Session:
                 self._record(effect.turn)
             case fx.EndCall():
                 self._hang_up(effect.reason)
-            case fx.RunTool() | fx.CancelTool() | fx.UserIdle():
+            case fx.RunTool() | fx.CancelTool() | fx.UserIdle() | fx.IsQuiet():
                 self._ask_agent(effect)
 
-    def _ask_agent(self, effect: fx.RunTool | fx.CancelTool | fx.UserIdle) -> None:
+    def _ask_agent(self, effect: fx.RunTool | fx.CancelTool | fx.UserIdle | fx.IsQuiet) -> None:
         assert self.agent is not None, "only an agent has tools here and wants to know of silence"
         match effect:
             case fx.RunTool():
@@ -282,6 +282,8 @@ class Session:
                 self.agent.cancel_tool(effect.call_id)
             case fx.UserIdle():
                 self.agent.idle(effect.seconds)
+            case fx.IsQuiet():
+                self.agent.quiet(effect.token)
 
     def _send(self, event: wire.ServerEvent) -> None:
         """To the caller's own channel and to every sideband."""

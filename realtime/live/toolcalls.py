@@ -42,11 +42,13 @@ class _Round:
 
     `config`: the response's, when the client had asked for it. `running`: ids of calls without an output.
     `mixed`: the client was called too.
+    `farewell`: what was said along with the calls is the last word on them.
     """
 
     config: ResponseConfig | None
     running: set[str] = field(default_factory=set)
     mixed: bool = False
+    farewell: bool = False
 
 
 @dataclass(slots=True)
@@ -117,6 +119,9 @@ class ToolCalls:
             effects.append(RunTool(ToolCall(item.call_id, item.name, item.arguments)))
         if not round_.running:
             return [], None
+        round_.farewell = response.message is not None and all(
+            self._running[call_id].spec.farewell for call_id in round_.running
+        )
         self._rounds += 1
         for call_id in list(round_.running):
             if self._running[call_id].spec.later:
@@ -179,4 +184,4 @@ class ToolCalls:
         ]
 
     def _complete(self, round_: _Round) -> Owed | None:
-        return None if round_.running or round_.mixed else Owed(round_.config)
+        return None if round_.running or round_.mixed or round_.farewell else Owed(round_.config)
