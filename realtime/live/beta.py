@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from realtime.live.wire import Json
+from realtime.live.wire import LONG, Json
 
 _TO_BETA: Mapping[str, str] = {
     "response.output_audio.delta": "response.audio.delta",
@@ -34,6 +34,8 @@ class Beta:
     """One socket's translation. Text that is no JSON object passes as it is, to be refused where all is."""
 
     def to_ga(self, text: str) -> str:
+        if len(text) > LONG:
+            return text  # only audio is that long, and it is appended by the same name
         try:
             event = orjson.loads(text)
         except orjson.JSONDecodeError:

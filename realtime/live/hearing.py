@@ -6,17 +6,18 @@ latest for one that turns out to have begun a little earlier.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
 
 from media.audio import RATE_IN, Pcm
-from media.resample import Resampler
+from media.resample import BlockResampler
 from realtime.adapters.base import EngineError, SpeechToText, SttOptions
 from realtime.live.config import SessionConfig
 from realtime.live.ear import Ear
 from realtime.live.effects import Input, Listen, Transcribe, TranscriptFailed, TranscriptHeard
-from realtime.live.socket_leg import AudioError, AudioFormat, decode
+from realtime.live.socket_leg import AudioError, AudioFormat, decode_long
 from realtime.live.tasks import CallTasks
 
 log = logging.getLogger("realtime.live")
@@ -103,12 +104,15 @@ class Hearing:
     async def _transcribe_sound(self, effect: Transcribe) -> None:
         form = AudioFormat(self._config.audio_format("input"))
         try:
-            resampler = Resampler(form.rate, RATE_IN)
-            pcm = resampler.push(decode(effect.audio, form))
+            pieces = await decode_long(effect.audio, form)
         except AudioError as error:
             self._tell(TranscriptFailed(effect.item_id, "invalid_audio", str(error)))
             return
-        ear = Ear(effect.item_id, [pcm[at : at + RATE_IN] for at in range(0, len(pcm), RATE_IN)])
+        resampler, heard = BlockResampler(form.rate, RATE_IN), []
+        for piece in pieces:
+            heard.append(resampler.push(piece))
+            await asyncio.sleep(0)
+        ear = Ear(effect.item_id, heard)
         ear.finish()
         await self._transcribe(ear)
 

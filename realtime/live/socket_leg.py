@@ -194,15 +194,7 @@ class SocketLeg:
             await self._hear_long(audio)
 
     async def _hear_long(self, audio: str) -> None:
-        if len(audio) * 3 // 4 > MAX_APPEND_BYTES:
-            raise AudioError(f"One event holds at most {MAX_APPEND_BYTES >> 20} MiB of audio.")
-        if audio.find("=", 0, -2) >= 0:
-            raise AudioError("The audio is not base64.")
-        decoded: list[Pcm] = []
-        for start in range(0, len(audio), PIECE):
-            decoded.append(decode(audio[start : start + PIECE], self._inbound))
-            if start + PIECE < len(audio):
-                await asyncio.sleep(0)
+        decoded = await decode_long(audio, self._inbound)
         self._bytes_in += len(audio)
         for place, samples in enumerate(decoded):
             await self._hand_on(self._from_caller.push(samples))
@@ -256,6 +248,20 @@ class SocketLeg:
         self._news.set()
         if self._listener is not None:
             self._listener.on_closed(reason)
+
+
+async def decode_long(audio: str, form: AudioFormat) -> list[Pcm]:
+    """As `decode`, in pieces, with a turn of the loop between them. All of it, or `AudioError`."""
+    if len(audio) * 3 // 4 > MAX_APPEND_BYTES:
+        raise AudioError(f"One event holds at most {MAX_APPEND_BYTES >> 20} MiB of audio.")
+    if audio.find("=", 0, -2) >= 0:
+        raise AudioError("The audio is not base64.")
+    decoded: list[Pcm] = []
+    for start in range(0, len(audio), PIECE):
+        decoded.append(decode(audio[start : start + PIECE], form))
+        if start + PIECE < len(audio):
+            await asyncio.sleep(0)
+    return decoded
 
 
 def decode(audio: str, form: AudioFormat) -> Pcm:

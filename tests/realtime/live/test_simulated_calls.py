@@ -59,7 +59,10 @@ client_events = st.lists(
 )
 
 
-def run(seed: int, plan: EnginePlan, spoken: list[tuple[float, float]], client=(), greeting=None) -> Simulation:
+def run(
+    seed: int, plan: EnginePlan, spoken: list[tuple[float, float]], client=(), greeting=None, gone_at=None
+) -> Simulation:
+    """`gone_at`: seconds after which the caller hangs up."""
     call = Simulation(seed=seed, plan=plan, greeting=greeting)
     begin = 0.0
     for pause, seconds in spoken:
@@ -83,7 +86,7 @@ def run(seed: int, plan: EnginePlan, spoken: list[tuple[float, float]], client=(
 
     for at, event in client:
         call.at(at, lambda event=event: send(event))
-    call.run(begin + 60.0)
+    call.run(begin + 60.0 if gone_at is None else gone_at)
     return call
 
 
@@ -94,6 +97,18 @@ def test_whatever_happens_events_come_in_a_legal_order_and_everything_ends(seed,
     call.orders.finish()
     assert call.conversation.active is None
     assert call.playout.speaking is None
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**32), plans, speeches, client_events, st.floats(0.0, 20.0))
+def test_hanging_up_at_any_moment_leaves_each_answer_recorded_once(seed, plan, spoken, client, gone_at):
+    call = run(seed, plan, spoken, client, "Hello, how are you?", gone_at)
+    ended = call.conversation.ended()
+    asked = [event["response"]["id"] for event in call.of("response.created")]
+    assert sorted(turn.response_id for turn in [*call.turns, *ended]) == sorted(asked)
+    assert {turn.status for turn in ended} <= {"completed", "cancelled", "incomplete", "failed"}
+    for turn in ended:
+        assert turn.heard_ms is None or turn.heard_ms >= 0
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
