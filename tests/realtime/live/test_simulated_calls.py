@@ -105,7 +105,8 @@ def test_hanging_up_at_any_moment_leaves_each_answer_recorded_once(seed, plan, s
     call = run(seed, plan, spoken, client, "Hello, how are you?", gone_at)
     ended = call.conversation.ended()
     asked = [event["response"]["id"] for event in call.of("response.created")]
-    assert sorted(turn.response_id for turn in [*call.turns, *ended]) == sorted(asked)
+    answered = [turn.response_id for turn in [*call.turns, *ended] if turn.response_id]  # words may not be found
+    assert sorted(answered) == sorted(asked)
     assert {turn.status for turn in ended} <= {"completed", "cancelled", "incomplete", "failed"}
     for turn in ended:
         assert turn.heard_ms is None or turn.heard_ms >= 0
