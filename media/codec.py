@@ -21,10 +21,16 @@ class Decoder(Protocol):
     def conceal(self, samples_48k: int) -> Pcm:
         """Sound for a packet that never came, by what was heard last: `samples_48k` // 3 samples."""
 
+    def recover(self, samples_48k: int, following: bytes) -> Pcm | None:
+        """The same out of a copy in the packet after it; None when that has none."""
+
 
 class Encoder(Protocol):
     def encode(self, frame: Pcm) -> bytes:
         """One packet of exactly 480 samples at 24 kHz."""
+
+    def expect_loss(self, share: float) -> None:
+        """`share`: of the packets sent, what gets lost lately, 0 to 1. Packets guard against it where that helps."""
 
 
 @dataclass(frozen=True, slots=True)

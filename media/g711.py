@@ -151,6 +151,10 @@ class Decoder:
         gain = np.clip((end - at) / (end - begin), 0.0, 1.0)
         return self._resampler.push((self._period[at % len(self._period)] * gain).astype(np.int16))
 
+    def recover(self, samples_48k: int, following: bytes) -> Pcm | None:
+        """None: there are no copies in G.711."""
+        return None
+
 
 def _last_period(latest: deque[Pcm]) -> Pcm:
     """The end of what was heard, as long as after which it is most like itself; silence when that is too little."""
@@ -176,3 +180,6 @@ class Encoder:
     def encode(self, frame: Pcm) -> bytes:
         """A byte for every third sample."""
         return self._law.encode(self._resampler.push(frame))
+
+    def expect_loss(self, share: float) -> None:
+        """G.711 knows no guard against it."""

@@ -34,6 +34,14 @@ _MOST: Final = _MAX_SAMPLES // _DOWN
 _MAX_PACKET: Final = _MAX_FRAME + 1
 """Bytes in a packet of one frame."""
 
+_GUARD_FROM: Final = 0.03
+"""Share of packets lost from which they carry a copy of the one before."""
+_GUARD_UNTIL: Final = 0.005
+"""Share below which they no longer do."""
+_GUARD_BITRATE: Final = 40_000
+_GUARD_EXPECTED: Final = 10
+"""Per cent of loss that the encoder is told to expect: what it spends on the copies."""
+
 SILENCE_PACKET: Final = b"\xd8\xff\xfe"
 """20 ms of digital silence: what `OpusEncoder` itself gives for zeros (CELT, 12 kHz wide, mono)."""
 
@@ -73,6 +81,15 @@ def packet_samples(payload: bytes) -> int:
     return samples
 
 
+def carries_copy(payload: bytes) -> bool:
+    """Whether a packet holds a coarse copy of the 20 ms before it (in-band FEC): what libopus 1.5's
+    `opus_packet_has_lbrr` says, of packets of one frame of at most 20 ms, mono or stereo (RFC 6716 section 4.2.3).
+    """
+    if len(payload) < 2 or payload[0] & 3 or payload[0] >= 0x80 or _FRAME_SAMPLES[payload[0]] > 960:
+        return False
+    return bool(payload[1] & (0x50 if payload[0] & 4 else 0x40))
+
+
 class OpusDecoder:
     """The decoder of one call. Output is 16 kHz mono int16, a third as many samples as at 48 kHz."""
 
@@ -93,6 +110,15 @@ class OpusDecoder:
             raise OpusError("oversized payload")
         return self._run(payload, samples)
 
+    def recover(self, samples_48k: int, following: bytes) -> Pcm | None:
+        """Sound of a packet that never came, out of the copy in the packet after it; None when that has none."""
+        if not carries_copy(following) or len(following) > _MAX_PACKET or _FRAME_SAMPLES[following[0]] != samples_48k:
+            return None
+        try:
+            return self._run(following, samples_48k // _DOWN, copy=True)
+        except OpusError:
+            return None
+
     def conceal(self, samples_48k: int) -> Pcm:
         """Sound for a packet that never came: `samples_48k` // 3 samples, from what was heard last."""
         wanted = min(max(0, samples_48k), _MAX_CONCEAL) // _DOWN
@@ -104,11 +130,11 @@ class OpusDecoder:
             wanted -= size
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
-    def _run(self, payload: bytes | None, samples: int) -> Pcm:
+    def _run(self, payload: bytes | None, samples: int, *, copy: bool = False) -> Pcm:
         """`samples` of sound; libopus is told that there is room for no more."""
         pcm: Pcm = np.empty(samples, np.int16)
         size = len(payload) if payload is not None else 0
-        got = self._decode(self._state, payload, size, pcm.ctypes.data, samples, 0)
+        got = self._decode(self._state, payload, size, pcm.ctypes.data, samples, copy)
         if got == samples:
             return pcm
         if got == libopus.INTERNAL_ERROR:
@@ -122,7 +148,8 @@ class OpusEncoder:
     """The encoder of one call: 20 ms of 24 kHz mono in, one packet out.
 
     `bitrate`: bits per second, 6,000 to 510,000. `complexity`: 0 to 10. CELT only ("low delay"): a
-    third of the cost of speech mode and 4 ms less look-ahead, at the price of in-band FEC.
+    third of the cost of speech mode and 4 ms less look-ahead, at the price of in-band FEC. While packets
+    get lost on the way it is speech mode (SILK) with FEC instead.
     """
 
     def __init__(self, bitrate: int = 48_000, complexity: int = 5) -> None:
@@ -130,11 +157,35 @@ class OpusEncoder:
         self._encode = opus.opus_encode
         self._state = ctypes.create_string_buffer(opus.opus_encoder_get_size(1))
         self._packet = ctypes.create_string_buffer(_MAX_PACKET)
-        failed = opus.opus_encoder_init(self._state, RATE_OUT, 1, libopus.APPLICATION_RESTRICTED_LOWDELAY)
-        for request, value in ((libopus.SET_BITRATE, bitrate), (libopus.SET_COMPLEXITY, complexity)):
+        self._complexity = complexity
+        self._bitrate = bitrate
+        self._guards = False
+        self._start()
+
+    def _start(self) -> None:
+        opus = libopus.library()
+        application = libopus.APPLICATION_VOIP if self._guards else libopus.APPLICATION_RESTRICTED_LOWDELAY
+        failed = opus.opus_encoder_init(self._state, RATE_OUT, 1, application)
+        settings = [(libopus.SET_BITRATE, self._bitrate), (libopus.SET_COMPLEXITY, self._complexity)]
+        if self._guards:
+            settings += [(libopus.SET_BITRATE, min(self._bitrate, _GUARD_BITRATE)), (libopus.SET_INBAND_FEC, 1)]
+            settings += [(libopus.SET_PACKET_LOSS_PERC, _GUARD_EXPECTED)]
+        for request, value in settings:
             failed = failed or opus.opus_encoder_ctl(self._state, request, ctypes.c_int(value))
         if failed:
-            raise ValueError(f"libopus takes no {bitrate} bits per second at complexity {complexity}")
+            raise ValueError(f"libopus takes no {self._bitrate} bits per second at complexity {self._complexity}")
+
+    @property
+    def guards(self) -> bool:
+        """Packets carry a copy of the one before."""
+        return self._guards
+
+    def expect_loss(self, share: float) -> None:
+        """`share`: of the packets sent, what gets lost lately, 0 to 1. Packets guard against it where that helps."""
+        guards = share >= (_GUARD_UNTIL if self._guards else _GUARD_FROM)
+        if guards is not self._guards:
+            self._guards = guards
+            self._start()
 
     def encode(self, frame: Pcm) -> bytes:
         """Exactly 480 samples. Raises `ValueError` for anything else."""

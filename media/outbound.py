@@ -25,6 +25,8 @@ _IDLE_REPORT_S = 2.0
 """Seconds without a packet, two report intervals, after which we are no sender (RFC 3550 section 6.4)."""
 _EARLY_S = 0.005
 """Seconds by which a tick may come before its frame is due: phases are 2 ms wide, timers round."""
+_LOSS_WEIGHT = 0.3
+"""Of the latest report of what got lost, against all those before: browsers send one in one to five seconds."""
 _MAX_RUNS = 4
 """Frames asked for at once when the owner, told of an end, adds something that ends at once too."""
 
@@ -68,6 +70,7 @@ class Outbound:
         self._is_woken = False
         self._description = bytes(RtcpSdesPacket([RtcpSourceInfo(ssrc=ssrc, items=[(_SDES_CNAME, cname.encode())])]))
         self.statistics = SenderStatistics(ssrc, cname, codec.clock_rate)
+        self._loss = 0.0
         self.packets_dropped = 0
         self.last_sent_at: float | None = None
 
@@ -99,6 +102,12 @@ class Outbound:
             "round_trip_ms": sent.round_trip_ms or 0.0,
             "fraction_lost": sent.fraction_lost,
         }
+
+    def reported(self, block: RtcpReceiverInfo, now: float) -> None:
+        """A report block of the other side: what gets lost decides how the next frames are encoded."""
+        if self.statistics.receiver_report(block, now):
+            self._loss += _LOSS_WEIGHT * (self.statistics.fraction_lost - self._loss)
+            self._encoder.expect_loss(self._loss)
 
     def report(self, now: float, wall_now: float, block: RtcpReceiverInfo | None) -> bytes:
         """The RTCP report that is due, with `block` about what is received: SR while sending, RR otherwise."""

@@ -262,18 +262,19 @@ class SenderStatistics:
         )
         return bytes(RtcpSrPacket(ssrc=self.ssrc, sender_info=info, reports=blocks)) + self._description
 
-    def receiver_report(self, block: RtcpReceiverInfo, now: float) -> None:
-        """A report block of the other side; one about another stream is ignored."""
+    def receiver_report(self, block: RtcpReceiverInfo, now: float) -> bool:
+        """A report block of the other side; one about another stream is ignored, and False."""
         if block.ssrc != self.ssrc:
-            return
+            return False
         self._fraction_lost = min(255, max(0, block.fraction_lost)) / 256
         sent_at = self._reports.get(block.lsr)
         if sent_at is None:
-            return
+            return True
         round_trip = now - sent_at - block.dlsr / 65536
         # A delay longer than the time since our report is a lie or a rounding error.
         if round_trip > -0.001:
             self._round_trip_s = max(0.0, round_trip)
+        return True
 
     @property
     def packets_sent(self) -> int:

@@ -93,7 +93,7 @@ class AudioStream:
                 self._inbound.statistics.sender_report(packet.ssrc, packet.sender_info.ntp_timestamp, now)
             if isinstance(packet, RtcpSrPacket | RtcpRrPacket):
                 for block in packet.reports:
-                    self._outbound.statistics.receiver_report(block, now)
+                    self._outbound.reported(block, now)
 
     def wake(self) -> None:
         """Sound was pushed into an idle playout: its first frame leaves now if one is due."""

@@ -25,8 +25,8 @@ MAX_FRAGMENT_BYTES = 16 * 1024
 PACKET_MS = 20
 MAX_PACKET_MS = 60
 """What we ask callers for; the receive path takes up to 120 ms."""
-OPUS_RECEIVE = "minptime=10;useinbandfec=0;stereo=0;sprop-stereo=0;usedtx=0"
-"""RFC 7587 section 6.1: we hear mono, cannot use in-band FEC, send mono, and want silence sent too."""
+OPUS_RECEIVE = "minptime=10;useinbandfec=1;stereo=0;sprop-stereo=0;usedtx=0"
+"""RFC 7587 section 6.1: we hear mono, use in-band FEC, send mono, and want silence sent too."""
 
 KEY_EVENTS = "0-15"
 """RFC 4733 section 2.5.1.1: the keys of a telephone."""

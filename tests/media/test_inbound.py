@@ -48,6 +48,18 @@ def test_packets_become_sound_at_once():
     assert loudest_hz(np.concatenate(hearing.audio[5:]), 16_000) == pytest.approx(440, abs=5)
 
 
+def test_a_lost_packet_is_taken_out_of_the_one_after_it_where_it_has_a_copy():
+    hearing, encoder = Hearing(), OpusEncoder()
+    encoder.expect_loss(0.1)
+    pcm = tone(0.4, 24_000)
+    payloads = [encoder.encode(pcm[n * 480 : (n + 1) * 480]) for n in range(20)]
+    for n in (*range(8), *range(9, 14), *range(16, 20)):
+        hearing.packet(n, payloads[n])
+    stats = hearing.inbound.stats()
+    assert (stats["recovered_ms"], stats["concealed_ms"]) == (40, 20)
+    assert hearing.samples == 20 * 320
+
+
 def test_a_lost_packet_is_concealed_once_it_is_given_up():
     hearing = Hearing()
     payloads = speech(20)

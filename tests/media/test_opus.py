@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media.opus import SILENCE_PACKET, OpusDecoder, OpusEncoder, OpusError, packet_samples
+from media import libopus
+from media.opus import SILENCE_PACKET, OpusDecoder, OpusEncoder, OpusError, carries_copy, packet_samples
 
 
 @functools.cache
@@ -283,3 +284,78 @@ def test_encoders_start_no_threads():
     for encoder in encoders:
         encoder.encode(np.zeros(480, np.int16))
     assert len(list(threads.iterdir())) == before
+
+
+def speech(seconds=1.5):
+    """20 ms frames of something that SILK takes for a voice: a gliding pitch with overtones."""
+    at = np.arange(round(24_000 * seconds)) / 24_000
+    pitch = 2 * np.pi * np.cumsum(120 + 40 * np.sin(2 * np.pi * 1.5 * at)) / 24_000
+    wave = sum(np.sin(n * pitch) / n for n in range(1, 20)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * at))
+    pcm = (6000 * wave).astype(np.int16)
+    return [pcm[start : start + 480] for start in range(0, len(pcm) - 479, 480)]
+
+
+@functools.cache
+def guarded():
+    encoder = OpusEncoder()
+    encoder.expect_loss(0.1)
+    return tuple(encoder.encode(frame) for frame in speech())
+
+
+class TestCopies:
+    """In-band FEC: a packet that never came, out of the one after it."""
+
+    def test_an_encoder_guards_while_packets_get_lost(self):
+        encoder = OpusEncoder()
+        told = []
+        for share in (0.0, 0.02, 0.04, 0.01, 0.004, 0.02):
+            encoder.expect_loss(share)
+            told.append((encoder.guards, encoder.encode(speech(0.1)[0])[0] >> 3 >= 16))
+        assert told == [(False, True), (False, True), (True, False), (True, False), (False, True), (False, True)]
+
+    def test_its_packets_carry_copies(self):
+        assert sum(map(carries_copy, guarded()[5:])) > 0.8 * len(guarded()[5:])
+        plain = OpusEncoder()
+        assert not any(carries_copy(plain.encode(frame)) for frame in speech())
+
+    def test_a_lost_packet_is_nearer_to_what_was_said_than_concealment(self):
+        packets, errors = guarded(), {"copy": 0.0, "concealed": 0.0}
+        whole = OpusDecoder()
+        said = [whole.decode(packet) for packet in packets]
+        guarded_ones = [lost for lost in range(10, len(packets) - 1) if carries_copy(packets[lost + 1])]
+        for kind in errors:
+            for lost in guarded_ones[::4]:
+                decoder = OpusDecoder()
+                for packet in packets[:lost]:
+                    decoder.decode(packet)
+                pcm = decoder.recover(960, packets[lost + 1]) if kind == "copy" else decoder.conceal(960)
+                assert pcm is not None
+                assert len(pcm) == 320
+                errors[kind] += float(np.mean((pcm.astype(float) - said[lost]) ** 2))
+        assert errors["copy"] < errors["concealed"] / 2
+
+    @pytest.mark.parametrize("following", [b"", b"\x78", SILENCE_PACKET, b"\x7b\x02aa"])
+    def test_where_there_is_no_copy_there_is_none(self, following):
+        assert OpusDecoder().recover(960, following) is None
+
+    def test_a_copy_of_another_length_is_left_alone(self):
+        packet = next(filter(carries_copy, guarded()))
+        assert OpusDecoder().recover(1920, packet) is None
+
+    @given(st.binary(max_size=80), st.sampled_from([120, 480, 960, 2880]))
+    @settings(max_examples=200, deadline=None)
+    def test_no_bytes_raise_or_spoil_the_decoder(self, following, samples):
+        decoder = OpusDecoder()
+        decoder.decode(guarded()[10])
+        pcm = decoder.recover(samples, following)
+        assert pcm is None or len(pcm) == samples // 3
+        assert len(decoder.decode(guarded()[11])) == 320
+
+    @pytest.mark.skipif(not hasattr(libopus.library(), "opus_packet_has_lbrr"), reason="libopus is older than 1.5")
+    @given(st.binary(min_size=2, max_size=8))
+    @settings(deadline=None)
+    def test_libopus_sees_the_same_copies(self, payload):
+        toc = payload[0] & 0xFC
+        if toc < 0x80 and packet_samples(bytes([toc])) <= 960:
+            payload = bytes([toc]) + payload[1:]
+            assert carries_copy(payload) == bool(libopus.library().opus_packet_has_lbrr(payload, len(payload)))

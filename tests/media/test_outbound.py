@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from aiortc.rtp import RtcpPacket, RtcpRrPacket, RtcpSdesPacket, RtcpSrPacket
+from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtcpSdesPacket, RtcpSrPacket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -217,3 +217,23 @@ def test_encoded_frames_hold_the_sound():
     decoder = OpusDecoder()
     pcm = np.concatenate([decoder.decode(p.payload) for p in line.packets])
     assert np.abs(pcm[1600:].astype(float)).max() == pytest.approx(8192, rel=0.1)
+
+
+def report(fraction: float, ssrc: int = 7) -> RtcpReceiverInfo:
+    return RtcpReceiverInfo(
+        ssrc=ssrc, fraction_lost=round(fraction * 256), packets_lost=0, highest_sequence=0, jitter=0, lsr=0, dlsr=0
+    )
+
+
+def test_packets_carry_copies_while_the_other_side_reports_losses():
+    line = Line()
+    line.say(1, 4, finish=False)
+    modes = []
+    for fractions in ([0.0], [0.1], [0.1], [0.0], [0.0] * 10):
+        for fraction in fractions:
+            line.outbound.reported(report(fraction), line.now)
+            line.outbound.reported(report(0.5, ssrc=8), line.now)
+        line.tick(20)
+        modes.append("low delay" if line.packets[-1].payload[0] >> 3 >= 16 else "guarded")
+    assert modes == ["low delay", "guarded", "guarded", "guarded", "low delay"]
+    assert all(step == (1, 1, False) for step in line.steps())

@@ -75,7 +75,7 @@ async def test_an_answer_says_what_we_speak() -> None:
     session = answer[: answer.index(next(line for line in answer if line.startswith("m=")))]
     assert "a=ice-options:trickle" in session
     assert "a=group:BUNDLE 0 1" in session
-    assert any(line.startswith("a=fmtp:111 ") and "useinbandfec=0" in line for line in answer)
+    assert any(line.startswith("a=fmtp:111 ") and "useinbandfec=1" in line for line in answer)
     assert answer.count("a=ptime:20") == 1
     assert answer.count("a=setup:active") == 2
     assert next(line for line in answer if line.startswith("m=audio")).endswith("SAVPF 111 110")
