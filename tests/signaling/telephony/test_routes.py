@@ -1,0 +1,419 @@
+"""Who gets in: the webhook's signature, the socket's before it is accepted, `start` in time, a token that
+works once."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import jwt
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient, WebSocketDenialResponse
+
+from media.pacer import Pacer
+from realtime import problems
+from realtime.proxies import TrustedProxies
+from realtime.store.memory import MemoryStore
+from signaling.caller import Caller
+from signaling.telephony import routes
+from signaling.telephony.asterisk import Asterisk
+from signaling.telephony.audiosocket import AudioSocket
+from signaling.telephony.carrier import RestCall, Secrets
+from signaling.telephony.expected import Expected
+from signaling.telephony.routes import Line, TelephonyRoutes, telephony_routes
+from signaling.telephony.telnyx import Telnyx
+from signaling.telephony.twilio import Twilio
+from signaling.telephony.vonage import Vonage
+from tests.calls import carriers, phone
+from tests.signaling.fakes import FakeCalls
+
+SECRET = phone.SECRET
+TELNYX, VONAGE = carriers.Telnyx(), carriers.Vonage()
+PREFIX = routes.PREFIX
+FORM = {"CallSid": "CA1", "From": "+15550001111", "To": "+15552223333"}
+FORM_TYPE = {"content-type": "application/x-www-form-urlencoded"}
+Headers = dict[str, str]
+
+
+class PhoneCalls(FakeCalls):
+    """A register that keeps who called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: list[Caller] = []
+
+    async def open(self, leg: Any, claims: Any, session: Any, caller: Any = None, *, place: Any, greeting: Any) -> Any:  # type: ignore[override]
+        self.callers.append(caller)
+        return await super().open(leg, claims, session, place=place)
+
+
+class House:
+    """The routes and nothing behind them, asked by `client` (an address) at `http://voice.example`."""
+
+    def __init__(self, *, public_url: str | None = None, client: str = "203.0.113.9", **line: Any) -> None:
+        self.calls = PhoneCalls()
+        self.rest: list[tuple[str, RestCall]] = []
+        carriers_ = {
+            "twilio": (Twilio(), SECRET),
+            "telnyx": (Telnyx(), TELNYX.public_key),
+            "vonage": (Vonage(), VONAGE.secret),
+            "asterisk": (Asterisk(), "password"),
+            "audiosocket": (AudioSocket(), "password"),
+        }
+        handlers = TelephonyRoutes(
+            lines={name: Line(name, carrier, Secrets(secret), **line) for name, (carrier, secret) in carriers_.items()},
+            calls=self.calls,  # type: ignore[arg-type]
+            expected=Expected(MemoryStore()),
+            pacer=Pacer(),
+            public_url=public_url,
+            rest=self._rest,
+        )
+        app = FastAPI()
+        app.include_router(telephony_routes(handlers))
+        app.add_middleware(TrustedProxies, trusted=["10.0.0.0/8"])
+        problems.install(app)
+        self.http = TestClient(app, base_url="http://voice.example", client=(client, 5))
+
+    async def _rest(self, base: str, call: RestCall) -> int:
+        self.rest.append((base, call))
+        return 200
+
+    def answer(self, name: str, body: bytes, headers: Mapping[str, str]) -> int:
+        self.last = self.http.post(f"{PREFIX}/{name}/answer", content=body, headers=dict(headers))
+        return self.last.status_code
+
+    def twilio(self, signed_url: str, *, form: Headers = FORM, secret: str = SECRET, **headers: str) -> int:
+        given = {"x-twilio-signature": phone.signature(signed_url, form, secret), **FORM_TYPE}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.answer("twilio", urlencode(form).encode(), given)
+
+    def socket(self, name: str, headers: Mapping[str, str | bytes] = {}, *first: str | bytes) -> int:
+        """The status of the upgrade (101 when it was accepted), or the code that it was closed with after `first`."""
+        try:
+            with self.http.websocket_connect(f"ws://voice.example{PREFIX}/{name}", headers=dict(headers)) as socket:
+                for message in first:
+                    socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message)
+                return int(socket.receive()["code"]) if first else 101
+        except WebSocketDenialResponse as refusal:
+            return refusal.status_code
+
+
+def url(scheme: str = "http", host: str = "voice.example", tail: str = "/answer", name: str = "twilio") -> str:
+    return f"{scheme}://{host}{PREFIX}/{name}{tail}"
+
+
+# --- Twilio: which address was signed ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["voice.example", "voice.example:80"])
+def test_the_address_of_the_request_is_what_must_be_signed_with_or_without_its_port(host: str) -> None:
+    assert House().twilio(url(host=host)) == 200
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        url("https"),
+        url(host="voice.example:443"),
+        url(host="other.example"),
+        url(host="voice.example.evil"),
+        url(tail=""),
+        url(tail="/answer?x=1"),
+        url(name="telnyx"),
+    ],
+)
+def test_another_address_is_not_it(signed: str) -> None:
+    assert House().twilio(signed) == 403
+
+
+def test_with_a_public_url_only_that_counts_whatever_the_request_says() -> None:
+    house = House(public_url="https://phone.example")
+    assert house.twilio(url("https", "phone.example")) == 200
+    assert 'url="wss://phone.example/' in house.last.text
+    assert house.twilio(url("https", "phone.example:443")) == 200
+    assert house.twilio(url("https", "phone.example"), host="evil.example") == 200
+    assert house.twilio(url("https", "evil.example"), host="evil.example") == 403
+    assert house.twilio(url("https", "phone.example:8443")) == 403
+    assert house.twilio(url()) == 403
+
+
+def test_an_explicit_port_may_be_signed_or_not() -> None:
+    house = House(public_url="https://phone.example:8443/voice")
+    for host in ("phone.example:8443", "phone.example"):
+        assert house.twilio(f"https://{host}/voice{PREFIX}/twilio/answer") == 200
+    assert f'url="wss://phone.example:8443/voice{PREFIX}/twilio"' in house.last.text
+    assert house.twilio(f"https://phone.example:443/voice{PREFIX}/twilio/answer") == 403
+
+
+FORWARDED = {"x_forwarded_host": "phone.example", "x_forwarded_proto": "https", "x_forwarded_for": "198.51.100.7"}
+
+
+def test_what_a_trusted_proxy_forwards_is_the_address() -> None:
+    house = House(client="10.1.2.3")
+    assert house.twilio(url("https", "phone.example"), **FORWARDED) == 200
+    assert 'url="wss://phone.example/' in house.last.text
+    assert house.twilio(url(), **FORWARDED) == 403
+
+
+def test_forged_forwarded_headers_change_nothing() -> None:
+    house = House()
+    assert house.twilio(url("https", "phone.example"), **FORWARDED) == 403
+    assert house.twilio(url(), **FORWARDED) == 200
+    assert 'url="ws://voice.example/' in house.last.text
+
+
+def test_the_shared_key_signs_with_sha_256_and_says_so() -> None:
+    def settings(algorithm: str) -> Headers:
+        return {"x_twilio_webhooks_signature_settings": f"key=webhooks_sharedkey_1,algorithm={algorithm}"}
+
+    house = House()
+    good = sha256(url(), FORM)
+    assert house.twilio(url(), x_twilio_signature=good, **settings("HMAC_SHA256")) == 200
+    assert house.twilio(url(), x_twilio_signature=good) == 403, "it would be SHA-1"
+    assert house.twilio(url(), **settings("HMAC_SHA256")) == 403
+    assert house.twilio(url(), **settings("HMAC_SHA1")) == 200
+    assert house.twilio(url(), **settings("none")) == 403
+
+
+def sha256(signed: str, form: Headers) -> str:
+    text = signed + "".join(f"{name}{value}" for name, value in sorted(form.items()))
+    return base64.b64encode(hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).digest()).decode()
+
+
+# --- the webhooks of the others ----------------------------------------------------------------------
+
+
+def telnyx_headers(body: bytes, at: float | None = None, signer: carriers.Telnyx = TELNYX) -> Headers:
+    return {**FORM_TYPE, **{name.replace("_", "-"): value for name, value in signer.signed(body, at).items()}}
+
+
+def test_telnyx_signs_the_body_and_the_time() -> None:
+    house, body, now = House(), urlencode(FORM).encode(), time.time()
+    assert house.answer("telnyx", body, telnyx_headers(body)) == 200
+    assert house.answer("telnyx", body, telnyx_headers(body, now - 290)) == 200
+    good = telnyx_headers(body)
+    for wrong in (
+        telnyx_headers(body, now - 310),
+        telnyx_headers(body, now + 310),
+        telnyx_headers(body + b"&x=y"),
+        telnyx_headers(body, signer=carriers.Telnyx()),
+        {**good, "telnyx-timestamp": str(int(now) - 1)},
+        {**good, "telnyx-timestamp": "1e9"},
+        {**good, "telnyx-timestamp": "9" * 400},
+        {**good, "telnyx-signature-ed25519": "AAAA"},
+        {**good, "telnyx-signature-ed25519": "not base64"},
+        FORM_TYPE,
+    ):
+        assert house.answer("telnyx", body, wrong) == 403, wrong
+
+
+def test_vonage_signs_a_token_that_holds_the_bodys_hash() -> None:
+    house, now = House(), time.time()
+    webhook = VONAGE.webhook("CON-1")
+    digest = hashlib.sha256(webhook.body).hexdigest()
+
+    def status(token: str, scheme: str = "Bearer") -> int:
+        return house.answer("vonage", webhook.body, {"authorization": f"{scheme} {token}"})
+
+    def signed(**claims: object) -> str:
+        return VONAGE.signed(**{"payload_hash": digest, **claims})  # type: ignore[arg-type]
+
+    assert status(signed()) == 200
+    assert status(signed(), "bearer") == 200
+    assert status(signed(at=now - 290)) == 200
+    for wrong in (
+        signed(at=now - 310),
+        signed(at=now + 310),
+        signed(secret="another secret that is as long as it has to be"),
+        signed(payload_hash=hashlib.sha256(b"another body").hexdigest()),
+        signed(payload_hash=None),
+        signed(iat="now"),
+        signed(iat=True),
+        signed(exp=int(now) - 10),
+        jwt.encode({"iat": int(now), "payload_hash": digest}, None, "none"),
+        jwt.encode({"iat": int(now), "payload_hash": digest}, VONAGE.secret * 2, "HS512"),
+        jwt.encode({"payload_hash": digest}, VONAGE.secret, "HS256"),
+        "a.b.c",
+        "x" * 5000,
+        "",
+    ):
+        assert status(wrong) == 403, wrong
+    assert status(signed(), "Basic") == 403
+
+
+def test_a_pbx_proves_itself_by_its_password() -> None:
+    house = House()
+    for good in ({"authorization": "Bearer password"}, {"authorization": basic("any", "password")}):
+        assert house.answer("audiosocket", b"number=1", {**FORM_TYPE, **good}) == 200
+    assert house.answer("audiosocket", b"secret=password&number=1", FORM_TYPE) == 200
+    for body, headers in (
+        (b"number=1", {}),
+        (b"secret=passwor", {}),
+        (b"secret=", {}),
+        (b"secret=password", {"authorization": "Bearer wrong"}),
+        (b"number=1", {"authorization": "Basic ***"}),
+    ):
+        assert house.answer("audiosocket", body, {**FORM_TYPE, **headers}) == 403, (body, headers)
+    assert house.answer("asterisk", b"", {"authorization": basic("any", "password")}) in (404, 422)
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("twilio", b"From=1"), ("twilio", b""), ("telnyx", b"From=1"), ("vonage", b"[]"), ("vonage", b"{}")],
+)
+def test_a_signed_webhook_that_is_no_call_is_refused(name: str, body: bytes) -> None:
+    house = House()
+    form = dict(pair.split("=") for pair in body.decode().split("&")) if b"=" in body else {}
+    headers: Headers = {
+        "twilio": {"x-twilio-signature": phone.signature(url(), form)},
+        "telnyx": telnyx_headers(body),
+        "vonage": {"authorization": f"Bearer {VONAGE.signed(payload_hash=hashlib.sha256(body).hexdigest())}"},
+    }[name]
+    assert house.answer(name, body, {**FORM_TYPE, **headers}) == 422
+    assert "Traceback" not in house.last.text
+
+
+def test_a_webhook_is_bounded_and_its_line_must_be_there() -> None:
+    house = House()
+    assert house.answer("twilio", b"x" * 70_000, FORM_TYPE) == 413
+    assert house.answer("nobody", b"", FORM_TYPE) == 404
+    assert house.socket("nobody") == 404
+
+
+# --- the socket --------------------------------------------------------------------------------------
+
+SOCKET = url("ws", tail="")
+
+
+def upgrade(signed: str = SOCKET, secret: str = SECRET) -> Headers:
+    return {"x-twilio-signature": phone.signature(signed, {}, secret)}
+
+
+def test_a_socket_is_signed_too_and_refused_before_it_is_accepted() -> None:
+    house = House()
+    assert house.socket("twilio", upgrade()) == 101
+    assert house.socket("twilio", upgrade(url("ws", "voice.example:80", ""))) == 101
+    for wrong in (
+        {},
+        upgrade(secret="another"),
+        upgrade(url(tail="")),
+        upgrade(url("wss", tail="")),
+        upgrade(url("ws", "other.example", "")),
+        upgrade(url("ws")),
+        {"x-twilio-signature": b"\xe9"},
+    ):
+        assert house.socket("twilio", wrong) == 403, wrong
+
+
+def test_behind_a_proxy_the_public_socket_is_what_is_signed() -> None:
+    signed = upgrade(url("wss", "phone.example", ""))
+    forwarded = {name.replace("_", "-"): value for name, value in FORWARDED.items()}
+    assert House(public_url="https://phone.example").socket("twilio", signed) == 101
+    assert House(client="10.1.2.3").socket("twilio", {**signed, **forwarded}) == 101
+    assert House().socket("twilio", {**signed, **forwarded}) == 403
+
+
+def test_where_the_signature_may_be_missing_a_wrong_one_is_still_refused() -> None:
+    house = House(needs_socket_signature=False)
+    assert house.socket("twilio") == 101
+    assert house.socket("twilio", upgrade(secret="another")) == 403
+    assert house.socket("vonage") == 101
+    assert house.socket("vonage", {"authorization": "Bearer nonsense"}) == 403
+
+
+def test_the_sockets_of_the_others() -> None:
+    house, now = House(), time.time()
+    assert house.socket("telnyx") == 101, "Telnyx signs no sockets: the token guards them"
+    assert house.socket("vonage", {"authorization": f"Bearer {VONAGE.signed()}"}) == 101
+    assert house.socket("vonage", {"authorization": f"Bearer {VONAGE.signed(at=now - 310)}"}) == 403
+    assert house.socket("vonage") == 403
+    for name in ("asterisk", "audiosocket"):
+        assert house.socket(name, {"authorization": basic("realtime", "password")}) == 101
+        assert house.socket(name, {"authorization": basic("realtime", "wrong")}) == 403
+        assert house.socket(name) == 403
+        assert House(needs_socket_signature=False).socket(name) == (403 if name == "asterisk" else 101)
+
+
+def start(token: str, call: str = "CA1") -> str:
+    parameters = {"realtime_token": token, "plan": "gold"}
+    return json.dumps(
+        {"event": "start", "start": {"streamSid": "MZ1", "callSid": call, "customParameters": parameters}}
+    )
+
+
+def announced(house: House) -> str:
+    assert house.twilio(url()) == 200
+    return phone.token_in(house.last.text)
+
+
+def test_a_call_opens_with_its_token_once() -> None:
+    house = House(agent="desk", numbers={"+15552223333": "sales"})
+    token = announced(house)
+    with house.http.websocket_connect(f"ws://voice.example{PREFIX}/twilio", headers=upgrade()) as socket:
+        socket.send_text(start(token))
+        socket.send_text(json.dumps({"event": "stop"}))
+        assert socket.receive()["type"] == "websocket.close"
+    [call], [caller] = house.calls.opened, house.calls.callers
+    assert (caller.number, caller.dialled, caller.carrier) == ("+15550001111", "+15552223333", "twilio")
+    assert caller.parameters["plan"] == "gold"
+    assert "realtime_token" not in caller.parameters
+    assert call.claims.agent == "sales"
+    house.calls.opened.clear()
+    assert house.socket("twilio", upgrade(), start(token)) == 1008, "a token works once"
+    assert house.twilio(url()) == 409, "a webhook whose call was opened is a replay"
+
+
+def test_a_token_is_for_its_line_and_its_call() -> None:
+    house = House()
+    assert house.socket("twilio", upgrade(), start(announced(house), "CA2")) == 1008
+    body = urlencode(FORM).encode()
+    assert house.answer("telnyx", body, telnyx_headers(body)) == 200
+    assert house.socket("twilio", upgrade(), start(phone.token_in(house.last.text))) == 1008
+    assert house.socket("twilio", upgrade(), start("")) == 1008
+    assert house.socket("twilio", upgrade(), start("nonsense")) == 1008
+    assert house.calls.opened == []
+    assert house.calls.reserved == 0
+
+
+def test_a_socket_that_never_starts_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert routes.START_S == 5
+    monkeypatch.setattr(routes, "START_S", 0.05)
+    house = House()
+    assert house.socket("twilio", upgrade(), json.dumps({"event": "connected"})) == 1008
+    assert house.calls.reserved == 0
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        ([json.dumps({"event": "connected"})] * 8, 1002),
+        (["x" * 70_000], 1002),
+        ([b"\x00" * 70_000], 1002),
+        (["not json"], 1002),
+        ([b"\x00"], 1002),
+        ([json.dumps({"event": "media", "media": {"payload": "AAAA"}})], 1002),
+        ([json.dumps({"event": "stop"})], 1002),
+    ],
+)
+def test_what_comes_before_start_is_little_and_known(messages: list[str | bytes], code: int) -> None:
+    house = House()
+    assert house.socket("twilio", upgrade(), *messages) == code
+    assert house.calls.opened == []
+    assert house.calls.reserved == 0
+
+
+def test_a_full_house_refuses_the_socket_before_it_is_accepted() -> None:
+    house = House()
+    house.calls.limit = 0
+    assert house.socket("twilio", upgrade()) == 503
