@@ -93,6 +93,9 @@ def serve(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="What goes to stderr.")
     ] = "info",
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Take up changes of your agents; calls under way keep theirs.")
+    ] = False,
 ) -> None:
     """Start the server, and say where it is and what to do next.
 
@@ -103,6 +106,8 @@ def serve(
         _stop("--tls-cert and --tls-key go together")
     if tls is not None and tls_cert is not None:
         _stop("--tls self-signed makes a certificate; it does not go with --tls-cert")
+    if reload and bot is None:
+        _stop("--reload takes up changes of your agents: name their file")
     path = _config_path(config)
     own = _load_bot(bot)
     settings = _load(path, [agent.name for agent in own.agents] if own else ())
@@ -121,7 +126,7 @@ def serve(
     from realtime.store.base import StoreError
     from token_service.keys import KeyFileError
 
-    options = Options(path, tls_cert, tls_key, tls is not None, engines, log_level, own)
+    options = Options(path, tls_cert, tls_key, tls is not None, engines, log_level, own, reload)
     try:
         run(settings, options, os.environ, Console())
     except (
@@ -313,6 +318,7 @@ def talk(
     agent: Annotated[str | None, typer.Option(help="Who answers.")] = None,
     voice: Annotated[str | None, typer.Option(help="A voice instead of the agent's.")] = None,
     websocket: Annotated[bool, typer.Option("--websocket", help="Not over WebRTC: where UDP does not pass.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Without sound: type, a line a turn.")] = False,
     url: UrlOption = None,
     key: KeyOption = None,
     config: ConfigOption = None,
@@ -320,11 +326,14 @@ def talk(
     """Hold a call and print both sides' words and each turn's times."""
     from realtime.client.errors import ApiError, ConnectError
     from realtime.client.talk import talk as hold_call
+    from realtime.client.typed import talk_typed
 
     settings = _load(_config_path(config))
     found = key or _find_key(settings)
     base_url = _url(settings, url)
     try:
+        if text:
+            raise typer.Exit(asyncio.run(talk_typed(sys.stdin, base_url=base_url, api_key=found, agent=agent)))
         code = asyncio.run(
             hold_call(
                 wav=wav,

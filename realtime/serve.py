@@ -29,7 +29,8 @@ from rich.console import Console
 from realtime import development_key, self_signed
 from realtime.adapters.base import EngineInfo
 from realtime.agents.loading import Bot
-from realtime.app import create_app
+from realtime.agents.reloading import reload
+from realtime.app import Services, create_app
 from realtime.local import command_name, local_url, open_store
 from realtime.noticed import is_loopback, notices
 from realtime.screen import Facts, show
@@ -68,6 +69,8 @@ class Options:
     log_level: str = "info"
     bot: Bot | None = None
     """The developer's own agents."""
+    reload: bool = False
+    """Take up changes of their files."""
 
 
 class _Server(uvicorn.Server):
@@ -95,7 +98,14 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str], consol
         def say() -> None:
             show(_facts(settings, options, environ, port, app.state.services.catalogue.infos(), prepared), console)
 
-        server = _Server(_uvicorn_config(app, options), say)
+        def listening() -> None:
+            say()
+            if options.bot is not None and options.reload:
+                services: Services = app.state.services
+                work = reload(options.bot, services.agents, services.catalogue)
+                app.state.reloading = asyncio.get_running_loop().create_task(work)
+
+        server = _Server(_uvicorn_config(app, options), listening)
         logging.getLogger("uvicorn.error").addFilter(lambda record: not hasattr(app.state, "unable"))
         try:
             server.run(sockets=[listener])

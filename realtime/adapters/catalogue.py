@@ -98,6 +98,8 @@ class Catalogue:
         self._built: dict[tuple[Kind, EngineRef], Engine] = {}
         self._lists: dict[tuple[Kind, tuple[EngineRef, ...]], Engine] = {}
         self._started: dict[int, asyncio.Task[None]] = {}
+        self._running: set[int] = set()
+        """Engines of calls that were started, by identity."""
         """By the id of an engine that only one-shot requests use."""
         self.offers: tuple[Model, ...] = offers(settings, override=override)
         """Every model that a one-shot request may have."""
@@ -208,6 +210,7 @@ class Catalogue:
         list; else its error is raised.
         """
         used = self._used() | {("chat", ref): self._engine("chat", ref) for ref in self._chat_names().values()}
+        self._running.update(id(engine) for engine in used.values())
         results = await asyncio.gather(*(engine.start() for engine in used.values()), return_exceptions=True)
         errors: dict[tuple[Kind, EngineRef], BaseException] = {}
         for key, result in zip(used, results, strict=True):
@@ -219,6 +222,13 @@ class Catalogue:
                 keys = [(kind, ref) for ref in self._refs(agent, kind)]
                 if all(key in errors for key in keys):
                     raise errors[keys[0]]
+
+    async def start_added(self) -> None:
+        """Starts what agents use that came after the start. Raises what an engine raises that does not start."""
+        for engine in self._used().values():
+            if id(engine) not in self._running:
+                self._running.add(id(engine))
+                await engine.start()
 
     async def close(self) -> None:
         results = await asyncio.gather(*(engine.close() for engine in self._built.values()), return_exceptions=True)

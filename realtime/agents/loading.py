@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +39,10 @@ class Bot:
     @property
     def changed(self) -> bool:
         return any(_changed_at(path) != at for path, at in self.files.items())
+
+    def seen(self) -> Bot:
+        """The same, with its files as they are now."""
+        return replace(self, files={path: _changed_at(path) for path in self.files})
 
 
 def load(spec: str) -> Bot:

@@ -153,6 +153,7 @@ class Sessions:
         Raises `InvalidRequest` when `session` is not valid for the agent.
         """
         claims, variables = await self._decide(claims, session, caller)
+        self._policy.agent(claims.agent)  # it may have gone since the token was made
         answering = self._agents.for_call(
             claims.agent, session_id=claims.session_id, caller=caller, variables=variables, greeting=greeting
         )
