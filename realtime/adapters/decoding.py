@@ -20,8 +20,8 @@ from realtime.adapters.decoding_main import THUMBNAIL
 
 MAX_SECONDS = 900.0
 """Seconds of audio in one file."""
-MAX_PIXELS = 16_000_000
-"""Of an image that is decoded here: 48 MB as RGB, and twice that while it is worked on."""
+MAX_PIXELS = 24_000_000
+"""Of an image that is decoded here, 6000 by 4000: 96 MB with transparency."""
 WALL_S = {"audio": 20.0, "image": 5.0}
 AT_ONCE = 2
 WAITING = 32

@@ -12,7 +12,7 @@ import contextlib
 import io
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.logging
@@ -70,22 +70,34 @@ def audio(data: bytes, form: str, seconds: float) -> tuple[dict[str, Any], bytes
 
 
 def image(data: bytes, form: str, pixels: float) -> tuple[dict[str, Any], bytes]:
+    frame = _first_frame(data, form, pixels)
+    if frame is None:
+        raise Refused("no_image", "the file holds no image")
+    small = frame.reformat(width=THUMBNAIL, height=THUMBNAIL, format="rgb24")
+    line = small.planes[0].line_size
+    raw = bytes(small.planes[0])
+    rows = b"".join(raw[row * line : row * line + 3 * THUMBNAIL] for row in range(THUMBNAIL))
+    return {"width": frame.width, "height": frame.height}, rows
+
+
+def _first_frame(data: bytes, form: str, pixels: float) -> av.VideoFrame | None:
     with av.open(io.BytesIO(data), mode="r", format=form) as container:
         if not container.streams.video:
-            raise Refused("no_image", "the file holds no image")
-        stream = container.streams.video[0]
-        width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > pixels:
-            raise Refused("image_too_large", f"the image has {width}x{height} pixels; at most {pixels:.0f} are taken")
-        stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"max_pixels": str(int(pixels))}
-        for frame in container.decode(stream):
-            small = frame.reformat(width=THUMBNAIL, height=THUMBNAIL, format="rgb24")
-            line = small.planes[0].line_size
-            raw = bytes(small.planes[0])
-            rows = b"".join(raw[row * line : row * line + 3 * THUMBNAIL] for row in range(THUMBNAIL))
-            return {"width": frame.width, "height": frame.height}, rows
-    raise Refused("no_image", "the file holds no image")
+            return None
+        codec = container.streams.video[0].codec_context
+        if codec.width * codec.height > pixels:
+            size = f"{codec.width}x{codec.height}"
+            raise Refused("image_too_large", f"the image has {size} pixels; at most {pixels:.0f} are taken")
+        # The decoder counts what it adds at the edges; a size that differs from the header's stops here.
+        options = {"max_pixels": str(int(1.2 * pixels))}
+        if form == "gif":
+            codec.thread_count, codec.options = 1, options
+            return next(container.decode(video=0), None)
+    # The whole file is one packet: a demuxer would hold it twice more while the picture is unpacked.
+    decoder = cast(av.VideoCodecContext, av.CodecContext.create(codec.name, "r"))
+    decoder.thread_count, decoder.options = 1, options
+    frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
+    return frames[0] if frames else None
 
 
 def main() -> None:

@@ -145,13 +145,15 @@ async def test_every_adapter_holds_its_contract(
 async def test_a_batch_of_openais_shape(aimocks: list[str]) -> None:
     """Its third look says that it is done; it answers every request with the same words."""
     settings = VendorSettings(base_url=f"{aimocks[0]}/v1", key=SecretStr("k"), batches=True)
-    batches = OpenAIChat(OpenAIVendor("openai", settings), "gpt-4o").batches
+    engine = OpenAIChat(OpenAIVendor("openai", settings), "gpt-4o")
+    batches = engine.batches
     assert batches is not None
     batch = await batches.submit({id_: ChatRequest([Message("user", id_)]) for id_ in ("one", "two")})
     assert await batches.answers(batch) is None
     done = [TextDelta("Mock batch completion"), ChatEnd("stop", Usage(1, 1))]
     assert await batches.answers(batch) == {"one": done, "two": done}
     await batches.discard(batch)
+    await engine.close()
 
 
 # --- the endpoints ----------------------------------------------------------------------------------

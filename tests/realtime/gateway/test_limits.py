@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from realtime.adapters.routing import Amount
@@ -11,7 +12,7 @@ from realtime.gateway.errors import GatewayError
 from realtime.gateway.limits import Meter, Rate
 from realtime.settings import LimitSettings
 from realtime.store.memory import MemoryStore
-from tests.realtime.gateway.server import CHAT, INSTANT, problem, running, settings
+from tests.realtime.gateway.server import CHAT, INSTANT, Running, problem, running, settings
 
 NOON = 1_800_000_000.0 // 86_400 * 86_400 + 43_200
 
@@ -74,3 +75,10 @@ def test_over_the_rate_is_429_with_retry_after(tmp_path: Path) -> None:
         assert "$ref" not in str(body["schema"])
         assert {"200", "401", "422", "429", "502", "504"} <= about["responses"].keys()
         assert about["tags"] == ["ai"]
+
+
+@pytest.mark.parametrize("query", ["days=0", "days=x", "days=91"])
+def test_the_key_is_checked_before_the_number_of_days(embedded: Running, query: str) -> None:
+    path = f"/v1/ai/usage?{query}"
+    problem(httpx2.get(embedded.url + path, trust_env=False), 401)
+    problem(embedded.client.get(path), 422)
