@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 from media import aiortc_private
 from media.network import Network
 from media.pacer import Pacer
-from media.peer import Peer
+from media.peer import NegotiationError, Peer
 from media.vad import Vad
 from realtime import problems
 from realtime.adapters.base import EngineError
@@ -55,6 +56,8 @@ from token_service.tokens import Claims, Tokens
 from token_service.used_tokens import UsedTokens
 
 VERSION = version("infrai-realtime")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,13 @@ async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _warm_up(services: Services) -> None:
-    """What the first peer of a process costs once (imports, OpenSSL) is not left to the first caller."""
+    """What the first peer of a process costs once (imports, OpenSSL) is not left to the first caller.
+
+    A machine that is too busy for it now may take calls later.
+    """
     peer = services.new_peer()
-    await peer.offer()
+    try:
+        await peer.offer()
+    except NegotiationError as error:
+        logger.warning("the first call will take a moment longer: %s", error)
     await peer.close("warm_up")
