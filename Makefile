@@ -8,7 +8,9 @@ PYTEST := $(BIN)/python -m pytest
 serve: .venv/ready ; @$(BIN)/realtime serve $(ARGS)
 test: .venv/ready ; $(PYTEST) $(ARGS)
 interop: .venv/ready browsers ; $(PYTEST) tests/interop tests/web $(ARGS)
-soak: .venv/ready ; @$(call suite,tests/soak)
+soak: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]" || echo "atheris could not be installed: fuzzing will be skipped"
+	@$(call suite,tests/soak)
 bench: .venv/ready ; $(BIN)/python -m benchmarks $(ARGS)
 lint: .venv/ready ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
