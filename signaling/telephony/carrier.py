@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import binascii
 import hmac
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 import orjson
+from pybase64 import b64decode
 
 Message: TypeAlias = str | bytes
 """One message of the socket: text or binary."""

@@ -46,6 +46,7 @@ MAX_AHEAD_S = 10.0
 """Seconds of audio by which a carrier may be ahead of the clock: it was held up, and catches up."""
 MAX_GAP_MS = 1000
 """Audio that was lost is made up for with silence, up to so much at once."""
+MAX_TONES_MS = 20_000
 _GAP_MS = 10
 _CHUNK = 1920
 """Samples handed on at once: the listener's contract."""
@@ -76,8 +77,10 @@ class CarrierLeg:
         *,
         patience: Patience = DEFAULT_PATIENCE,
         transfer: Callable[[str], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
+        self._clock = clock
         self._traits = stream.traits
         self._pacer = pacer
         self._patience = patience
@@ -86,13 +89,17 @@ class CarrierLeg:
         self._from = FromCarrier(started.inbound)
         self._to = ToCarrier(started.outbound, stream.traits.frame_bytes)
         self._inbound = started.inbound
-        self._playout = CarrierPlayout(marks=self._traits.mark_ms is not None, flushes=self._traits.flushes)
+        self._playout = CarrierPlayout(
+            marks=self._traits.mark_ms is not None, flushes=self._traits.flushes, clock=clock
+        )
         self._playout.on_cut = self._flush
         self._unsent: deque[tuple[Message, bool]] = deque()
         """Messages, and whether a flush takes them back."""
         self._unsent_bytes = 0
         self._news = asyncio.Event()
         self._closed: str | None = None
+        self._tones: deque[Pcm] = deque()
+        """20 ms each, to be sent before anything else."""
         self._is_ticked = False
         self._is_held = False
         self._opened_at = self._heard_at = self._spoke_at = 0.0
@@ -118,12 +125,15 @@ class CarrierLeg:
         """Nobody reads texts on a telephone; sidebands get them from the session."""
 
     def send_keys(self, digits: str) -> None:
-        """Press keys towards the other side, as tones in the audio. ValueError for anything but `0-9*#ABCD` and `,`
-        (a pause of half a second)."""
+        """Press keys towards the other side, as tones in the audio, before what is still to be said.
+
+        ValueError for anything but `0-9*#ABCD` and `,` (a pause of half a second), and for too many at once.
+        """
         pcm = tones(digits)
-        if self._closed is None:
-            for start in range(0, len(pcm), FRAME_OUT * 10):
-                self._put(self._to.push(pcm[start : start + FRAME_OUT * 10]))
+        if len(self._tones) * _FRAME_MS > MAX_TONES_MS:
+            raise ValueError("too many keys are waiting to be pressed")
+        self._tones.extend(pcm[start : start + FRAME_OUT] for start in range(0, len(pcm), FRAME_OUT))
+        self.wake()
 
     async def transfer(self, target: str) -> None:
         """Connect the caller with `target` and leave the call. Raises `CarrierError` when the carrier does not."""
@@ -133,7 +143,7 @@ class CarrierLeg:
 
     def wake(self) -> None:
         if self._closed is None:
-            self._send(time.monotonic())
+            self._send(self._clock())
             self._keep_ticking()
 
     def stats(self) -> Mapping[str, float]:
@@ -156,7 +166,7 @@ class CarrierLeg:
 
     def open(self) -> None:
         """The call is up: audio flows."""
-        self._opened_at = self._heard_at = self._spoke_at = time.monotonic()
+        self._opened_at = self._heard_at = self._spoke_at = self._clock()
         self._pacer.watch(self)
         if self._listener is not None:
             self._listener.on_open()
@@ -165,7 +175,7 @@ class CarrierLeg:
         """One message of the carrier's. Whatever it holds, nothing is raised."""
         if self._closed is not None:
             return
-        self._heard_at = now = time.monotonic()
+        self._heard_at = now = self._clock()
         self._messages_in += 1
         self._bytes_in += len(message)
         try:
@@ -244,8 +254,11 @@ class CarrierLeg:
         while not self._is_held and playout.lead_ms(now) < traits.fill_ms:
             frames: list[Pcm] = []
             while len(frames) * _FRAME_MS < traits.quantum_ms:
-                frame, events = playout.next_frame(now)
-                happened += events
+                if self._tones:
+                    frame: Pcm | None = playout.beside(self._tones.popleft(), now)
+                else:
+                    frame, events = playout.next_frame(now)
+                    happened += events
                 if frame is None:
                     break
                 frames.append(frame)
@@ -306,7 +319,8 @@ class CarrierLeg:
     def _keep_ticking(self) -> None:
         """Ticks are needed while something is to be said, or not known to have been heard."""
         playout = self._playout
-        if self._closed is not None or (playout.idle and playout.speaking is None and not playout.is_waiting):
+        is_quiet = playout.idle and playout.speaking is None and not playout.is_waiting and not self._tones
+        if self._closed is not None or is_quiet:
             if self._is_ticked:
                 self._is_ticked = False
                 self._pacer.remove(self)
@@ -314,7 +328,7 @@ class CarrierLeg:
         elif not self._is_ticked:
             self._is_ticked = True
             if self._traits.paces:
-                self._pacer.add(self, time.monotonic())
+                self._pacer.add(self, self._clock())
             else:
                 self._pacer.poll(self)
 

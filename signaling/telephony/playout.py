@@ -117,6 +117,15 @@ class CarrierPlayout(Playout):
                 self._sent_all(event.generation)
         return frame, events
 
+    def beside(self, frame: Pcm, now: float) -> Pcm:
+        """`frame` is sent, and belongs to no utterance."""
+        self._sent += len(frame)
+        self._empty_at = max(self._empty_at, now) + len(frame) / RATE_OUT
+        if self._spans and not self._spans[-1].done:
+            self._spans[-1].begin += len(frame)
+            self._spans[-1].end = self._sent
+        return frame
+
     def _sent_all(self, generation: int) -> None:
         for span in self._spans:
             if span.generation == generation:

@@ -14,13 +14,13 @@ Source: developers.telnyx.com, "Stream call media over WebSocket", TeXML "Stream
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pybase64 import b64decode, b64encode_as_string
 
 from signaling.telephony.carrier import (
     PCMU,
@@ -133,7 +133,7 @@ class TelnyxStream:
         return events
 
     def audio(self, payload: bytes) -> Sequence[Message]:
-        return (f'{{"event":"media","media":{{"payload":"{b64encode(payload).decode("ascii")}"}}}}',)
+        return (f'{{"event":"media","media":{{"payload":"{b64encode_as_string(payload)}"}}}}',)
 
     def flush(self) -> Message:
         return _CLEAR

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape, quoteattr
 
 import orjson
+from pybase64 import b64encode, b64encode_as_string
 
 from signaling.telephony.carrier import (
     MAX_PARAMETERS,
@@ -110,7 +110,7 @@ class TwilioStream:
         ]
 
     def audio(self, payload: bytes) -> Sequence[Message]:
-        return (f'{self._prefix}{b64encode(payload).decode("ascii")}"}}}}',)
+        return (f'{self._prefix}{b64encode_as_string(payload)}"}}}}',)
 
     def flush(self) -> Message:
         return orjson.dumps({"event": "clear", "streamSid": self._stream_sid}).decode()
@@ -160,7 +160,7 @@ class Twilio:
         return TwilioStream()
 
     def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
-        credentials = b64encode(f"{started.account}:{secrets.api_key or secrets.main}".encode()).decode()
+        credentials = b64encode_as_string(f"{started.account}:{secrets.api_key or secrets.main}".encode())
         return RestCall(
             "POST",
             f"/2010-04-01/Accounts/{quote(started.account, safe='')}/Calls/{quote(started.call_id, safe='')}.json",

@@ -38,6 +38,7 @@ CALLER, DIALLED = "+15550001111", "+15552223333"
 QUIET_S = 1.0
 """Nothing more is to be heard when so much time has passed."""
 DEADLINE_S = 20.0
+SILENCE: Pcm = np.zeros(480, np.int16)
 
 
 @dataclass

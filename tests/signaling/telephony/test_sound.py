@@ -1,0 +1,96 @@
+"""Carriers' audio to 16 kHz and 24 kHz to carriers' audio: levels, lengths, pieces, whole frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from media.audio import Pcm
+from media.g711 import alaw_decode, alaw_encode, ulaw_decode, ulaw_encode
+from signaling.telephony.carrier import Codec
+from signaling.telephony.sound import FromCarrier, ToCarrier
+from tests.media.webrtc import loudest_hz
+
+CODECS = [Codec.named(name) for name in ("pcmu", "pcma", "l16/8000", "l16/16000", "l16/24000")]
+
+
+def tone(rate: int, seconds: float = 1.0, hz: float = 440.0) -> Pcm:
+    return (8000 * np.sin(2 * np.pi * hz * np.arange(int(rate * seconds)) / rate)).astype(np.int16)
+
+
+def encoded(codec: Codec, pcm: Pcm) -> bytes:
+    if codec.encoding == "l16":
+        return pcm.astype("<i2").tobytes()
+    return ulaw_encode(pcm) if codec.encoding == "pcmu" else alaw_encode(pcm)
+
+
+def decoded(codec: Codec, data: bytes) -> Pcm:
+    if codec.encoding == "l16":
+        return np.frombuffer(data, "<i2")
+    return ulaw_decode(data) if codec.encoding == "pcmu" else alaw_decode(data)
+
+
+def rms(pcm: Pcm) -> float:
+    return float(np.sqrt(np.mean(pcm.astype(np.float64) ** 2)))
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_what_a_carrier_sends_is_heard_as_it_was(codec: Codec) -> None:
+    ear, data = FromCarrier(codec), encoded(codec, tone(codec.rate))
+    step = codec.rate // 50 * codec.sample_bytes
+    pcm = np.concatenate([ear.push(data[at : at + step]) for at in range(0, len(data), step)])
+    assert len(pcm) == pytest.approx(16_000, abs=160)
+    assert abs(loudest_hz(pcm, 16_000) - 440) < 2
+    assert rms(pcm[1600:-1600]) == pytest.approx(5657, rel=0.03)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_what_we_say_reaches_the_carrier_as_it_was(codec: Codec) -> None:
+    mouth, said = ToCarrier(codec), tone(24_000)
+    pcm = decoded(codec, b"".join(mouth.push(said[at : at + 4800]) for at in range(0, len(said), 4800)))
+    assert len(pcm) == pytest.approx(codec.rate, abs=codec.rate // 50)
+    assert abs(loudest_hz(pcm, codec.rate) - 440) < 2
+    middle = pcm[codec.rate // 10 : -codec.rate // 10]
+    assert rms(middle) == pytest.approx(5657, rel=0.03)
+
+
+def test_pieces_of_any_size_make_the_same_sound() -> None:
+    """Filters carry on from piece to piece: no clicks between messages."""
+    said = tone(24_000, 0.5)
+    for codec in CODECS:
+        whole, pieces = ToCarrier(codec), ToCarrier(codec)
+        together = whole.push(said)
+        apart = b"".join(pieces.push(said[at : at + 480]) for at in range(0, len(said), 480))
+        assert apart == together
+
+
+@pytest.mark.parametrize("frame", [160, 320, 640])
+def test_only_whole_frames_come_out_and_the_last_is_filled_with_silence(frame: int) -> None:
+    mouth = ToCarrier(Codec("pcmu"), frame)
+    out = [mouth.push(tone(24_000, 0.03)) for _ in range(5)]
+    assert all(len(data) % frame == 0 for data in out)
+    rest = mouth.flush()
+    assert len(rest) in (0, frame)
+    assert rest == b"" or rest.endswith(b"\xff")
+    assert mouth.flush() == b""
+
+
+def test_after_a_reset_nothing_of_before_is_left() -> None:
+    mouth = ToCarrier(Codec("l16", 16_000), 640)
+    mouth.push(tone(24_000, 0.033))
+    mouth.reset()
+    assert mouth.flush() == b""
+    assert not np.frombuffer(mouth.push(np.zeros(4800, np.int16)), "<i2").any()
+
+
+def test_silence_is_as_long_as_was_asked() -> None:
+    for codec in CODECS:
+        ear = FromCarrier(codec)
+        assert len(np.concatenate([ear.silence(100) for _ in range(10)])) == pytest.approx(16_000, abs=160)
+
+
+def test_half_a_sample_waits_for_the_other_half() -> None:
+    ear = FromCarrier(Codec("l16", 16_000))
+    data = tone(16_000, 0.1).tobytes()
+    pcm = np.concatenate([ear.push(data[at : at + 1]) for at in range(len(data))])
+    assert np.array_equal(pcm, FromCarrier(Codec("l16", 16_000)).push(data))
