@@ -48,16 +48,13 @@ def install() -> None:
 
 
 @contextmanager
-def litellm_proxy(vendor_port: int, port: int, cores: Sequence[int]) -> Iterator[int]:
-    """Start one on `port` that serves model `m` from the stub, kept on `cores`; its pid. Raises `ProxyFailed`."""
+def litellm_proxy(vendor_port: int, port: int, cores: Sequence[int], models: Sequence[str] = ("m",)) -> Iterator[int]:
+    """Start one on `port` that serves `models` from the stub, kept on `cores`; its pid. Raises `ProxyFailed`."""
+    behind = f'api_base: "http://127.0.0.1:{vendor_port}/v1", api_key: none'
+    listed = "".join(f"  - {{model_name: {m}, litellm_params: {{model: openai/{m}, {behind}}}}}\n" for m in models)
     with tempfile.TemporaryDirectory(prefix="litellm-bench-") as folder:
         config = Path(folder) / "config.yaml"
-        config.write_text(f"""
-model_list:
-  - model_name: m
-    litellm_params: {{model: openai/m, api_base: "http://127.0.0.1:{vendor_port}/v1", api_key: none}}
-general_settings: {{master_key: {KEY}}}
-""")
+        config.write_text(f"model_list:\n{listed}general_settings: {{master_key: {KEY}}}\n")
         command = [str(ENVIRONMENT / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1"]
         environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HOME": folder}
