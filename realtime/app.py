@@ -108,7 +108,10 @@ def create_app(
     aiortc_private.check()
     services = _services(settings, engines)
     services.agents.adopt(agents)
-    app = FastAPI(title="infrai-realtime", version=VERSION, lifespan=partial(_lifespan, services))
+    # FastAPI's own pages of documentation load their scripts from elsewhere; `realtime.web` has one that does not.
+    app = FastAPI(
+        title="infrai-realtime", version=VERSION, lifespan=partial(_lifespan, services), docs_url=None, redoc_url=None
+    )
     app.state.services = services
     problems.install(app)
     app.add_middleware(TrustedProxies, trusted=settings.server.trusted_proxies)

@@ -34,7 +34,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 _HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), display-capture=()",
@@ -64,10 +63,11 @@ class File:
     body: bytes
     media_type: str
     etag: str
+    policy: str = CONTENT_SECURITY_POLICY
 
     @property
     def headers(self) -> dict[str, str]:
-        headers = {**_HEADERS, "ETag": self.etag}
+        headers = {**_HEADERS, "Content-Security-Policy": self.policy, "ETag": self.etag}
         if self.path.startswith("/client"):
             headers |= _FOR_EVERY_PAGE
         if self.path == "/client.js":
@@ -87,22 +87,27 @@ def _load(folder: Traversable, path: str) -> list[File]:
         if entry.is_dir():
             found += _load(entry, f"{path}{entry.name}/")
         elif suffix in _TYPES:
-            body = entry.read_bytes()
-            digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()[:15]).decode()
             name = "" if entry.name == "index.html" else entry.name
-            found.append(File(f"{path}{name}", body, _TYPES[suffix], f'"{digest}"'))
+            found.append(file_of(f"{path}{name}", entry.read_bytes(), suffix))
     return found
+
+
+def file_of(path: str, body: bytes, suffix: str, policy: str = CONTENT_SECURITY_POLICY) -> File:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()[:15]).decode()
+    return File(path, body, _TYPES[suffix], f'"{digest}"', policy)
 
 
 def file_routes() -> APIRouter:
     """One route a file."""
     router = APIRouter(include_in_schema=False)
     for file in load():
-        router.add_api_route(file.path, _Endpoint(file), methods=["GET", "HEAD"])
+        router.add_api_route(file.path, Endpoint(file), methods=["GET", "HEAD"])
     return router
 
 
-class _Endpoint:
+class Endpoint:
+    """Answers with one file."""
+
     def __init__(self, file: File) -> None:
         self._file = file
 

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from realtime.adapters.catalogue import Catalogue
 from realtime.settings import Settings
 from realtime.web.access import COOKIE, VISIT_SECONDS, PageAccess, is_same_origin
+from realtime.web.api_docs import api_docs_routes
 from realtime.web.files import file_routes
 from token_service.api_keys import ApiKey
 from token_service.errors import Forbidden, InvalidRequest
@@ -29,6 +30,7 @@ def web_routes(access: PageAccess, minter: Minter, settings: Settings, catalogue
     """The page, the client, and what the page asks for."""
     router = APIRouter(include_in_schema=False)
     router.include_router(file_routes())
+    router.include_router(api_docs_routes())
 
     @router.get("/page/session")
     async def page_session(request: Request) -> Response:

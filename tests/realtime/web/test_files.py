@@ -68,3 +68,20 @@ def test_files_for_npm_and_whatever_lies_beside_are_not_served(browser: Browser)
         assert browser().get(path).status_code == 404
     assert browser().head("/").status_code == 200
     assert browser().post("/").status_code == 405
+
+
+def test_the_documentation_of_the_api_loads_nothing_from_elsewhere(browser: Browser) -> None:
+    page = browser().get("/docs")
+    assert page.status_code == 200
+    assert "https:" not in page.text
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(parts) == 4
+    for part in parts:
+        answer = browser().get(f"/{part}")
+        assert answer.status_code == 200, part
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "connect-src 'self';" in policy
+    assert "http" not in policy
+    assert browser().get("/redoc").status_code == 404
