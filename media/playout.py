@@ -142,7 +142,9 @@ class Playout:
         self._ended: OrderedDict[int, float] = OrderedDict()
         self._fade: tuple[Pcm, Heard] | None = None
         self.tap: Callable[[Pcm, float], None] | None = None
-        """Told of each frame that leaves, and when it was due, by legs that send frames as they sound."""
+        """Told of each frame that leaves, and when it sounds: when it was due, or is to be played by the other side."""
+        self.untap: Callable[[float], None] | None = None
+        """Told, by legs that send ahead, from when on nothing sounds of what `tap` was told."""
         self._sounding = False
         """The last frame handed out was of the utterance first in line."""
 

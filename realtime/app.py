@@ -24,7 +24,9 @@ from realtime.adapters.catalogue import Catalogue
 from realtime.agents.agent import Agent
 from realtime.agents.house import Agents
 from realtime.agents.usercode import OwnThread
-from realtime.gateway.routes import gateway_routes, open_gateway
+from realtime.gateway.files import Files
+from realtime.gateway.routes import gateway_routes, open_files
+from realtime.gateway.work import Gateway
 from realtime.live import hooks
 from realtime.live.client_secrets import client_secret_routes
 from realtime.live.policy import Policy
@@ -38,9 +40,12 @@ from realtime.observe.routes import health_routes
 from realtime.observe.watchdog import Watchdog
 from realtime.observe.webhooks import Webhooks
 from realtime.proxies import TrustedProxies
+from realtime.recording.recordings import Recordings
+from realtime.recording.routes import recording_routes
 from realtime.settings import Settings, data_folder
 from realtime.store.base import Store
 from realtime.telephone import lines, rest
+from realtime.web import access
 from realtime.web.access import PageAccess, trust
 from realtime.web.routes import web_routes
 from signaling.calls import CallRoutes, calls_routes
@@ -77,6 +82,8 @@ class Services:
     metrics: Metrics
     webhooks: Webhooks
     agents: Agents
+    files: Files
+    recordings: Recordings
     sessions: Sessions
     pacer: Pacer
     network: Network
@@ -147,7 +154,8 @@ def create_app(
     )
     app.include_router(telephony_routes(telephone))
     app.include_router(session_routes(services.sessions, services.authenticator, services.used_tokens))
-    app.state.gateway = open_gateway(settings, services.catalogue, services.store, services.authenticator)
+    app.include_router(recording_routes(services.recordings, services.authenticator))
+    app.state.gateway = Gateway(settings, services.catalogue, services.store, services.authenticator, services.files)
     app.include_router(gateway_routes(app.state.gateway))
     health = health_routes(
         services.sessions, services.catalogue, services.pacer, services.watchdog, services.metrics, VERSION
@@ -166,6 +174,9 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
     webhooks = Webhooks(store, partial(hooks.endpoint, settings))
     agents = Agents(settings, catalogue, OwnThread())
     vad, metrics, watchdog = Vad(), Metrics(), Watchdog()
+    files = open_files(settings, store)
+    address = partial(_address, settings, store)
+    recordings = Recordings(folder / "recordings", files, store, metrics, address)
     tokens = Tokens(SigningKeys.load_or_create(folder), settings.token.issuer, settings.token.audience)
     api_keys, used_tokens, ice = ApiKeys(store), UsedTokens(store), settings.ice.config()
     return Services(
@@ -189,7 +200,20 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
         metrics=metrics,
         webhooks=webhooks,
         agents=agents,
-        sessions=Sessions(settings, catalogue, policy, vad, metrics, store, webhooks, agents, lambda: watchdog.lag_ms),
+        files=files,
+        recordings=recordings,
+        sessions=Sessions(
+            settings,
+            catalogue,
+            policy,
+            vad,
+            metrics,
+            store,
+            webhooks,
+            agents,
+            recordings,
+            lambda: watchdog.lag_ms,
+        ),
         pacer=Pacer(),
         network=Network(
             interfaces=settings.network.interfaces,
@@ -214,6 +238,8 @@ async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
     except EngineError as error:
         app.state.unable = str(error)  # so that whoever started us can say it in a line
         raise
+    await services.files.start()
+    await services.recordings.start(wanted=any(agent.recording for agent in services.settings.agents.values()))
     await services.webhooks.start()
     services.watchdog.start()
     services.agents.start()
@@ -222,11 +248,18 @@ async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
     finally:
         services.watchdog.stop()
         await services.sessions.drain()
+        await services.recordings.close()
+        await services.files.close()
         await services.agents.close()
         await services.webhooks.close()
         await services.catalogue.close()
         services.pacer.stop()
         await services.store.close()
+
+
+async def _address(settings: Settings, store: Store) -> str:
+    """How others reach this server: what the settings say, else where the page was last served."""
+    return settings.server.public_url or await access.address(store) or ""
 
 
 async def _warm_up(services: Services) -> None:

@@ -158,6 +158,20 @@ class WebhookSettings(Section):
     """What is told; everything by default."""
 
 
+class RecordingSettings(Section):
+    """`[agents.NAME] recording`: `true`, or a table of what differs from the defaults."""
+
+    announcement: str | None = None
+    """Said before the greeting."""
+    retain_seconds: Annotated[float, Field(ge=60, le=10 * 366 * 86_400)] = 30 * 86_400.0
+    by_caller: bool = False
+    """The caller's own client may pause and resume."""
+
+
+def _recording(value: Any) -> Any:
+    return {True: {}, False: None}.get(value, value) if isinstance(value, bool) else value
+
+
 class AgentSettings(Section):
     """`[agents.NAME]`: what answers a call."""
 
@@ -182,6 +196,7 @@ class AgentSettings(Section):
     locked: list[LockableField] = []
     """Top-level session fields that neither a token's `session` nor `session.update` may change."""
     max_call_seconds: Annotated[float, Field(gt=0)] | None = None
+    recording: Annotated[RecordingSettings | None, BeforeValidator(_recording)] = None
     webhooks: WebhookSettings = WebhookSettings()
 
     @property

@@ -52,6 +52,8 @@ class Host(Protocol):
 
     async def transfer_soon(self, target: str) -> None: ...
 
+    def record(self, on: bool) -> None: ...
+
     async def send_keys(self, keys: str, *, at_once: bool) -> None: ...
 
     async def collect_keys(self, count: int | None, until: str, seconds: float) -> str: ...
@@ -132,6 +134,13 @@ class Call:
         What there is when the time is up. They are in no transcript and the model does not see them.
         """
         return await self.user.main(self._host.collect_keys(count, until, timeout))
+
+    def pause_recording(self) -> None:
+        """Where the call is recorded: silence from now on, for card numbers."""
+        self._do(lambda host: host.record(False))
+
+    def resume_recording(self) -> None:
+        self._do(lambda host: host.record(True))
 
     @property
     def history(self) -> list[Said]:

@@ -273,6 +273,11 @@ class AgentCall:
     async def collect_keys(self, count: int | None, until: str, seconds: float) -> str:
         return await self._keys.collect(count, until, seconds)
 
+    def record(self, on: bool) -> None:
+        recording = self._session.recording if self._session is not None else None
+        if recording is not None:
+            recording.resume() if on else recording.pause()
+
     def _transferring(self) -> Transfers:
         leg = self._session.leg if self._session is not None else None
         if not isinstance(leg, Transfers) or not leg.abilities.transfer:

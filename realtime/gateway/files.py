@@ -59,8 +59,14 @@ class Files(Protocol):
     async def put(self, data: bytes, mime: str) -> str:
         """Keeps `data`; its id. Raises 503 when there is no room."""
 
-    async def url(self, base: str, id_: str) -> str:
-        """Where it can be fetched until it expires."""
+    async def adopt(self, path: Path, mime: str, *, seconds: float) -> str:
+        """Takes over a file of this machine and keeps it for so long; its id. Raises 503 when there is no room."""
+
+    async def delete(self, id_: str) -> None:
+        """Idempotent."""
+
+    async def url(self, base: str, id_: str, *, seconds: float | None = None) -> str:
+        """Where it can be fetched until it expires, after `file_seconds` by default."""
 
     def open(self, id_: str, query: str) -> Found:
         """Raises 403 for a URL that was not signed here, 410 for one that has expired, 404."""
@@ -94,15 +100,32 @@ class LocalFiles:
             await asyncio.wait([self._sweeper])
 
     async def put(self, data: bytes, mime: str) -> str:
-        if self._bytes + len(data) > self._max_bytes:
-            raise GatewayError(503, "storage_full", "There is no room for further files.", retry_after=SWEEP_S)
-        self._bytes += len(data)
-        id_ = f"file_{secrets.token_urlsafe(16)}.{EXTENSIONS[mime]}"
+        self._make_room(len(data))
+        id_ = _new_id(mime)
         await asyncio.to_thread(_write, self._folder / id_, data)
         return id_
 
-    async def url(self, base: str, id_: str) -> str:
-        expires = int(self._clock()) + self._seconds
+    def _make_room(self, size: int) -> None:
+        if self._bytes + size > self._max_bytes:
+            raise GatewayError(503, "storage_full", "There is no room for further files.", retry_after=SWEEP_S)
+        self._bytes += size
+
+    async def adopt(self, path: Path, mime: str, *, seconds: float) -> str:
+        self._make_room(await asyncio.to_thread(os.path.getsize, path))
+        id_ = _new_id(mime)
+        # The sweep goes by a file's time: one that is kept for longer, or shorter, comes from the future or the past.
+        at = self._clock() + seconds - self._seconds
+        await asyncio.to_thread(_move, path, self._folder / id_, at)
+        return id_
+
+    async def delete(self, id_: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            size = await asyncio.to_thread(os.path.getsize, self._folder / id_)
+            await asyncio.to_thread(os.unlink, self._folder / id_)
+            self._bytes -= size
+
+    async def url(self, base: str, id_: str, *, seconds: float | None = None) -> str:
+        expires = int(self._clock() + (self._seconds if seconds is None else seconds))
         return f"{base}{PATH}/{id_}?exp={expires}&sig={self._signature(id_, expires)}"
 
     def open(self, id_: str, query: str) -> Found:
@@ -146,6 +169,10 @@ class LocalFiles:
         return total
 
 
+def _new_id(mime: str) -> str:
+    return f"file_{secrets.token_urlsafe(16)}.{EXTENSIONS[mime]}"
+
+
 def _write(path: Path, data: bytes) -> None:
     # Under another name until it is whole: a URL is given out only afterwards, but a sweep may look.
     partial = path.with_suffix(".part")
@@ -153,6 +180,11 @@ def _write(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     os.replace(partial, path)
+
+
+def _move(path: Path, to: Path, at: float) -> None:
+    os.utime(path, (at, at))
+    os.replace(path, to)
 
 
 def file_routes(files: Files) -> APIRouter:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from realtime.adapters.catalogue import Catalogue
 from realtime.gateway.asr import asr_routes
 from realtime.gateway.batches import Batches, batch_routes
 from realtime.gateway.chat import chat_routes
@@ -21,14 +20,10 @@ from realtime.gateway.work import Gateway
 from realtime.mistakes import Mistake
 from realtime.settings import Settings, SettingsError, data_folder
 from realtime.store.base import Store
-from token_service.auth import Authenticator
 
 
-def open_gateway(settings: Settings, catalogue: Catalogue, store: Store, authenticator: Authenticator) -> Gateway:
-    return Gateway(settings, catalogue, store, authenticator, _files(settings, store))
-
-
-def _files(settings: Settings, store: Store) -> Files:
+def open_files(settings: Settings, store: Store) -> Files:
+    """Raises `SettingsError` when what the settings want is not installed."""
     limits = settings.limits
     if settings.files is None:
         folder = data_folder(settings) / "files"

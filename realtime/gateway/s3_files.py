@@ -1,15 +1,18 @@
 """What the endpoints make, in an S3-compatible bucket: AWS, MinIO, R2, Garage, Ceph.
 
 Callers get URLs that the bucket's own server answers, signed for `file_seconds`, ranges included; this
-server never carries the bytes again. What is old is removed by a lifecycle rule of the bucket: nothing is
-deleted from here, so that several servers may share one. Import this module only when `[files]` is set: it
-needs the extra `s3`.
+server never carries the bytes again. What is old is removed by a lifecycle rule of the bucket, so that several
+servers may share one; only a recording that somebody deletes is deleted from here. Import this module only when
+`[files]` is set: it needs the extra `s3`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
@@ -56,6 +59,23 @@ class S3Files:
         """Nothing is held."""
 
     async def put(self, data: bytes, mime: str) -> str:
+        return await self._put(data, mime, whole=True)
+
+    async def adopt(self, path: Path, mime: str, *, seconds: float) -> str:
+        """In parts, so that it is never in memory. How long it stays is the bucket's rule."""
+        id_ = await self._put(path, mime, whole=False)
+        await asyncio.to_thread(os.unlink, path)
+        return id_
+
+    async def delete(self, id_: str) -> None:
+        try:
+            await obstore.delete_async(self._store, self._prefix + id_)
+        except FileNotFoundError:
+            return
+        except BaseError as error:
+            raise GatewayError(503, "storage_unavailable", "The storage for files does not answer.") from error
+
+    async def _put(self, data: bytes | Path, mime: str, *, whole: bool) -> str:
         id_ = f"file_{secrets.token_urlsafe(16)}.{EXTENSIONS[mime]}"
         attributes = {
             "Content-Type": mime,
@@ -63,7 +83,9 @@ class S3Files:
             "Cache-Control": "private, max-age=3600",
         }
         try:
-            await obstore.put_async(self._store, self._prefix + id_, data, attributes=attributes, use_multipart=False)
+            await obstore.put_async(
+                self._store, self._prefix + id_, data, attributes=attributes, use_multipart=not whole
+            )
         except BaseError as error:
             # Its words hold addresses and more, which are for the log.
             raise GatewayError(
@@ -71,9 +93,10 @@ class S3Files:
             ) from error
         return id_
 
-    async def url(self, base: str, id_: str) -> str:
+    async def url(self, base: str, id_: str, *, seconds: float | None = None) -> str:
+        lasts = self._seconds if seconds is None else timedelta(seconds=min(seconds, LONGEST_S))
         try:
-            return await obstore.sign_async(self._store, "GET", self._prefix + id_, self._seconds)
+            return await obstore.sign_async(self._store, "GET", self._prefix + id_, lasts)
         except BaseError as error:
             raise GatewayError(503, "storage_unavailable", "The storage for files does not sign.") from error
 

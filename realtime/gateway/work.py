@@ -80,7 +80,6 @@ class Gateway:
 
     async def start(self) -> None:
         self.meter.start()
-        await self.files.start()
 
     async def close(self) -> None:
         if self._background:
@@ -89,7 +88,6 @@ class Gateway:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        await self.files.close()
         await self.meter.close()
 
     def in_background(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:

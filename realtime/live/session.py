@@ -36,6 +36,7 @@ from realtime.observe.cost import Bill
 from realtime.observe.metrics import Metrics
 from realtime.observe.turns import TurnRecord
 from realtime.problems import request_id
+from realtime.recording.recordings import Recording
 
 log = logging.getLogger("realtime.live")
 
@@ -72,6 +73,7 @@ class Session:
         greeting: str | None = None,
         filler: Filler | None = None,
         agent: CallAgent | None = None,
+        recording: Recording | None = None,
         hang_up: Callable[[str], None],
         on_end: Callable[[Session, str], None],
     ) -> None:
@@ -86,6 +88,7 @@ class Session:
         self._chat = agent.model(engines.chat) if agent else engines.chat
         self._hang_up = hang_up
         self._metrics = metrics
+        self.recording = recording
         self._on_end = on_end
         self._wall_offset = time.time() - time.monotonic()
         self.conversation = Conversation(
@@ -125,6 +128,8 @@ class Session:
     # --- what the leg tells -------------------------------------------------------------------
 
     def on_open(self) -> None:
+        if self.recording is not None:
+            self.recording.opened()
         self._tell(fx.AudioOpened())
 
     def on_text_open(self) -> None:
@@ -134,6 +139,8 @@ class Session:
         if not self.conversation.collects_audio:
             self._tell(fx.AudioArrived(self.hearing.position_ms))
         self.hearing.push(pcm)
+        if self.recording is not None:
+            self.recording.caller(pcm, arrived_at)
         self._detector.push(pcm, arrived_at)
 
     def on_text(self, text: str) -> None:
@@ -142,9 +149,27 @@ class Session:
         except wire.WireError as error:
             self.obey(error)
 
-    def obey(self, event: wire.AnyClientEvent | wire.WireError) -> None:
-        """A client event, from whichever of the call's channels, or why one could not be taken."""
+    def obey(self, event: wire.AnyClientEvent | wire.WireError, *, trusted: bool = False) -> None:
+        """A client event, from whichever of the call's channels, or why one could not be taken.
+
+        `trusted`: it comes from who has an API key, and not from the caller.
+        """
+        if isinstance(event, wire.RecordingControl):
+            refused = self._control_recording(event, trusted)
+            if refused is None:
+                return
+            event = refused
+        if isinstance(event, wire.ItemTruncate) and isinstance(self.leg, SocketLeg):
+            self.leg.stopped()
         self._tell(fx.ClientMessage(event, self.hearing.position_ms))
+
+    def _control_recording(self, event: wire.RecordingControl, trusted: bool) -> wire.WireError | None:
+        recording = self.recording
+        if recording is None or not (trusted or recording.wish.by_caller):
+            message = "There is no recording of this call that you may control."
+            return wire.WireError(message, code="not_allowed", param="type", event_id=event.event_id)
+        recording.pause() if event.type == "realtime.recording.pause" else recording.resume()
+        return None
 
     def on_key(self, key: str) -> None:
         self._send(wire.KeyPressed(event=key, received_at=int(time.time())))

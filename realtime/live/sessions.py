@@ -29,7 +29,8 @@ from realtime.live.policy import Policy
 from realtime.live.session import Session
 from realtime.observe.metrics import Metrics
 from realtime.observe.webhooks import Webhooks
-from realtime.settings import Settings
+from realtime.recording.recordings import Recording, Recordings, Wish
+from realtime.settings import AgentSettings, Settings
 from realtime.store.base import Store, StoreError
 from signaling.caller import OVER_WEBRTC, Caller
 from signaling.calls import Full
@@ -39,6 +40,10 @@ log = logging.getLogger("realtime.live")
 
 RETRY_AFTER_S = 5.0
 """A caller refused for lack of room is told to come back then."""
+
+
+DRAIN_S = 5.0
+"""Seconds at shutdown for the records and recordings of calls to be written."""
 
 
 @dataclass(slots=True)
@@ -81,10 +86,12 @@ class Sessions:
         store: Store,
         webhooks: Webhooks,
         agents: Agents,
+        recordings: Recordings,
         lag_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._settings = settings
         self._agents = agents
+        self._recordings = recordings
         self._catalogue = catalogue
         self._policy = policy
         self._vad = vad
@@ -172,9 +179,10 @@ class Sessions:
             self._catalogue.engines(agent, model=model),
             partial(self._vad.detector, guard=guard),
             self._metrics,
-            greeting=answering.greeting,
+            greeting=_announced(agent, answering.greeting),
             filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
             agent=answering,
+            recording=self._record(claims.session_id, agent, leg),
             hang_up=lambda reason: self._hang_up_soon(number, reason),
             on_end=lambda session, reason: self._ended(number, reason),
         )
@@ -199,6 +207,12 @@ class Sessions:
         )
         self._webhooks.tell(claims.agent, number, "call.started", call.facts())
         return call
+
+    def _record(self, session: str, agent: AgentSettings, leg: Leg) -> Recording | None:
+        wanted = agent.recording
+        if wanted is None:
+            return None
+        return self._recordings.begin(session, Wish(wanted.retain_seconds, wanted.by_caller), leg.playout)
 
     async def _decide(
         self, claims: Claims, session: Mapping[str, Any], caller: Caller
@@ -278,6 +292,8 @@ class Sessions:
         try:
             await call.session.settled()
             call.unwatch()
+            recording = call.session.recording
+            kept = None if recording is None else await self._recordings.finish(recording)
             cost = call.session.bill.record()
             self._metrics.spent(cost["usd"])
             record = {
@@ -287,6 +303,7 @@ class Sessions:
                 "transcript": call.session.transcript(),
                 "turns": list(call.session.turns),
                 "cost": cost,
+                "recording": kept,
             }
             if call.session.agent is not None:
                 call.session.agent.end(record)
@@ -319,7 +336,13 @@ class Sessions:
         self._draining = True
         await asyncio.gather(*(_hang_up(call, reason) for call in self), return_exceptions=True)
         if self._writing:
-            await asyncio.wait(self._writing, timeout=2)
+            await asyncio.wait(self._writing, timeout=DRAIN_S)
+
+
+def _announced(agent: AgentSettings, greeting: str | None) -> str | None:
+    """What is said first: that the call is recorded, where that is to be said, and the greeting."""
+    announcement = agent.recording.announcement if agent.recording is not None else None
+    return " ".join(text for text in (announcement, greeting) if text) or None
 
 
 async def _hang_up(call: Call, reason: str) -> None:

@@ -62,6 +62,8 @@ class Delivery(Playout):
         self._over = 0
         """Generations up to this one are closed."""
         self._pending: deque[PlayoutEvent] = deque()
+        self._empty_at = 0.0
+        """When a client that plays what it is given as it comes will have played it all."""
 
     @property
     def speaking(self) -> int | None:
@@ -78,6 +80,10 @@ class Delivery(Playout):
             self._delivered[generation] = 0.0
             self._note(PlayoutEventKind.STARTED, generation)
         self._delivered[generation] += len(pcm) * 1000 / RATE_OUT
+        begins = max(self._empty_at, time.monotonic())
+        self._empty_at = begins + len(pcm) / RATE_OUT
+        if self.tap is not None:
+            self.tap(pcm, begins)
         return True
 
     def finish(self, generation: int) -> None:
@@ -91,7 +97,14 @@ class Delivery(Playout):
         self._over = max([self._over, through or 0, *self._delivered])
         self._delivered.clear()
         self._pending.clear()
+        self.stopped()
         return heard
+
+    def stopped(self) -> None:
+        """The client plays nothing any more of what it was given."""
+        self._empty_at = time.monotonic()
+        if self.untap is not None:
+            self.untap(self._empty_at)
 
     def heard_ms(self, generation: int) -> float:
         return self._delivered.get(generation, 0.0)
@@ -172,6 +185,10 @@ class SocketLeg:
         if self._listener is not None:
             self._listener.on_text_open()
             self._listener.on_open()
+
+    def stopped(self) -> None:
+        """The client says that it plays nothing any more of what it was given."""
+        self._playout.stopped()
 
     def use_formats(self, inbound: AudioFormat, outbound: AudioFormat) -> None:
         if inbound is not self._inbound:

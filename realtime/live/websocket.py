@@ -145,7 +145,7 @@ class WebSocketRoutes:
         ending.add_done_callback(lambda done: None if done.cancelled() else unsent.close(_for_sideband(done.result())))
         writing = asyncio.create_task(_write_sideband(channel, unsent))
         try:
-            await _read_sideband(channel, call)
+            await _read_sideband(channel, call, trusted=isinstance(caller, ApiKey))
         finally:
             unwatch()
             ending.cancel()
@@ -254,11 +254,11 @@ async def _write_sideband(channel: _Channel, unsent: _Unsent) -> None:
         await channel.close(unsent.reason or "hangup")
 
 
-async def _read_sideband(channel: _Channel, call: Call) -> None:
+async def _read_sideband(channel: _Channel, call: Call, *, trusted: bool) -> None:
     while (event := await channel.receive()) is not None:
         if isinstance(event, wire.InputAudioBufferAppend):
             event = wire.WireError("A sideband brings no audio.", code="unsupported_event", event_id=event.event_id)
-        call.session.obey(event)
+        call.session.obey(event, trusted=trusted)
 
 
 def _credential(socket: WebSocket) -> str | None:

@@ -1,9 +1,8 @@
 """OpenAI Realtime (GA) events as pydantic models, both directions.
 
-Client events are parsed here and nowhere else: `parse` turns one message into a typed event or a
-`WireError` that names the field. Server events are models whose *set* fields are what goes out
-(`serialise`), since clients tell a missing field from a null one. Shapes: openai-python 3.54
-`types/realtime`, and the schemas inside @openai/agents-realtime 0.20.
+Client events are parsed here and nowhere else: `parse` turns one message into a typed event or a `WireError` naming the
+field. Server events are models whose *set* fields are what goes out (`serialise`), since clients tell a missing field
+from a null one. Shapes: openai-python 3.54 `types/realtime`, and the schemas inside @openai/agents-realtime 0.20.
 """
 
 from __future__ import annotations
@@ -66,6 +65,10 @@ class InputAudioBufferClear(ClientEvent):
 
 class OutputAudioBufferClear(ClientEvent):
     type: Literal["output_audio_buffer.clear"]
+
+
+class RecordingControl(ClientEvent):
+    type: Literal["realtime.recording.pause", "realtime.recording.resume"]
 
 
 class InputText(BaseModel):
@@ -164,6 +167,7 @@ AnyClientEvent: TypeAlias = (
     | InputAudioBufferCommit
     | InputAudioBufferClear
     | OutputAudioBufferClear
+    | RecordingControl
     | ItemCreate
     | ItemRetrieve
     | ItemTruncate

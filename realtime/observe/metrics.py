@@ -45,6 +45,13 @@ class Metrics:
             "realtime_calls_unpriced_total", "Calls that used an engine without a known price.", registry=self.registry
         )
 
+        self._recordings = Counter(
+            "realtime_recording_troubles_total",
+            "Recordings that lost sound or were not kept, by why.",
+            ["reason"],
+            registry=self.registry,
+        )
+
     def call_opened(self) -> None:
         self._opened.inc()
         self.calls.inc()
@@ -66,6 +73,9 @@ class Metrics:
 
     def engine_failed(self, kind: str, code: str) -> None:
         self._engine_errors.labels(kind, code).inc()
+
+    def recording_trouble(self, reason: str) -> None:
+        self._recordings.labels(reason).inc()
 
     def spent(self, usd: float | None) -> None:
         """On one call."""

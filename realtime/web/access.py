@@ -80,13 +80,18 @@ async def remember_address(store: Store, url: str) -> None:
     await store.put(_ADDRESS, url.encode())
 
 
+async def address(store: Store) -> str | None:
+    """Where the page is, or was when this server ran last."""
+    known = await store.get(_ADDRESS)
+    return None if known is None else known.decode()
+
+
 async def new_link(store: Store, url: str | None = None) -> str | None:
     """A link that opens the page once: at `url`, else where the server last was; None when it never ran."""
     if url is None:
-        known = await store.get(_ADDRESS)
-        if known is None:
+        url = await address(store)
+        if url is None:
             return None
-        url = known.decode()
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     await store.put(_link(secret), b"", ttl=LINK_SECONDS)
     return f"{url.rstrip('/')}/#link={secret}"

@@ -109,7 +109,10 @@ class CarrierPlayout(Playout):
             events.append(event)
         if frame is not None:
             self._sent += len(frame)
-            self._empty_at = max(self._empty_at, now) + len(frame) / RATE_OUT
+            begins = max(self._empty_at, now)
+            self._empty_at = begins + len(frame) / RATE_OUT
+            if self.tap is not None:
+                self.tap(frame, begins)
             if self._spans and not self._spans[-1].done:
                 self._spans[-1].end = self._sent
         for event in happened:
@@ -203,6 +206,8 @@ class CarrierPlayout(Playout):
         if self._flushes:
             self._fade = None
             self._empty_at = now
+            if self.untap is not None:
+                self.untap(now - self._delay_s)
             if spans:
                 self.on_cut()
         return [Heard(generation, ms) for generation, ms in sorted(heard.items())]
