@@ -223,13 +223,14 @@ class EchoGuard:
         bound = self._loudest(behind)
         if bound < _LOUD:
             return False
-        window = _heard(samples[-(_WINDOW * _DOWN_IN) :])
+        heard = _heard(samples)
+        window = heard[-_WINDOW:]
         ratio = float(window @ window) / _WINDOW / bound
         sure = self._sure()
         if ratio <= sure:
             self._learn(ratio)
             return True
-        likeness = self._recognised(_Segment(samples), behind, (_db(ratio), _db(sure)), arrived_at)
+        likeness = self._recognised(_Segment(heard), behind, (_db(ratio), _db(sure)), arrived_at)
         if likeness >= _LIKENESS_CLEAR:
             # A doubtful one must not teach that echo is as loud as it: that would silence a soft talker.
             self._learn(ratio)
@@ -320,13 +321,13 @@ class EchoGuard:
 
 
 class _Segment:
-    """What was heard, to be compared with playout."""
+    """What was heard, at `_RATE`, to be compared with playout."""
 
-    def __init__(self, pcm: Pcm) -> None:
-        heard = _heard(pcm)
-        heard[1:] -= _EMPHASIS * heard[:-1]
-        self._weighted = heard * _WEIGHTS
-        self._energy = float(self._weighted @ heard)
+    def __init__(self, heard: _Samples) -> None:
+        emphasised = heard.copy()
+        emphasised[1:] -= _EMPHASIS * heard[:-1]
+        self._weighted = emphasised * _WEIGHTS
+        self._energy = float(self._weighted @ emphasised)
 
     def likeness(self, reference: _Samples) -> _Likeness:
         """Normalised cross-correlation with `reference` for each delay in samples, the shortest first.

@@ -76,7 +76,7 @@ class PieceKind(Enum):
     """Nothing was sent, or too much was lost to conceal."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """The next sound in media time. `samples`: at 48 kHz, whatever the codec.
 
