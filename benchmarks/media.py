@@ -1,6 +1,6 @@
 """How many calls one core carries: this server, stock aiortc beside it, and the limit in C, in one run.
 
-    python -m benchmarks.media [--calls 75] [--seconds 60] [--duplex-calls 20] [--write docs/performance.md]
+    python -m benchmarks.media [--calls 75] [--seconds 60] [--duplex-calls 20] [--write docs/media.md]
 
 Each server is pinned to one core, the callers (`load`) to the others. CPU time is the server's own, so the figures
 hold on a machine that is not quiet too; lateness does not.
@@ -89,8 +89,9 @@ def _stock(cores: Sequence[int]) -> Iterator[tuple[str, int]]:
         process.wait(10)
 
 
-def table(result: Json) -> str:
+def section(whole: Json) -> str:
     """The results as a Markdown section."""
+    about, result = whole["machine"], whole["media"]
     head = "| load | calls | server CPU, ms a call and second | calls a core | lateness p50 / p95 / p99, ms | lost |"
     rows = [head, "| --- | --- | --- | --- | --- | --- |"]
     for key, name in (
@@ -106,13 +107,13 @@ def table(result: Json) -> str:
     if c is not None:
         rows.append(f"| libopus and libsrtp in C | – | {c['ms_per_call_second']} | {c['calls_per_core']} | – | – |")
     share = f", {result['share_of_limit']:.0%} of what C reaches" if "share_of_limit" in result else ""
+    others = whole["others_cores"]
+    verdict = "" if others is None or others <= machine.QUIET_CORES else ": **not quiet, these figures do not count**"
     return "\n".join(
         [
             _MARK,
-            "## Many calls on one core",
-            "",
-            "`python -m benchmarks.media`: the server is pinned to one core and runs `--engines instant`; detector, "
-            "recogniser, encoder and events are all on.",
+            f"{about['date']}, {about['cpu']}, {about['cores']} cores, Python {about['python']}, aiortc "
+            f"{about['aiortc']}; other processes took {others} cores meanwhile{verdict}.",
             "",
             *rows,
             "",
@@ -122,12 +123,12 @@ def table(result: Json) -> str:
     )
 
 
-def write(result: Json, page: Path) -> None:
-    """Put the section into the page, in place of the one before."""
-    text = page.read_text()
-    before, _, rest = text.partition(_MARK)
-    _, _, after = rest.partition(_MARK)
-    page.write_text(f"{before.rstrip()}\n\n{table(result)}\n{after}")
+def write(whole: Json, page: Path) -> None:
+    """Put the section into the page, in place of the one before. Raises `ValueError` when there is no place."""
+    parts = page.read_text().split(_MARK)
+    if len(parts) != 3:
+        raise ValueError(f"{page} has no section between two {_MARK}")
+    page.write_text(f"{parts[0]}{section(whole)}{parts[2]}")
 
 
 def main() -> None:
@@ -152,11 +153,11 @@ def main() -> None:
     )
     whole = {"machine": machine.describe(), "others_cores": neighbours.cores(), "media": result}
     print(json.dumps(whole, indent=2))
-    print(table(result), file=sys.stderr)
+    print(section(whole), file=sys.stderr)
     if options.json:
         options.json.write_text(json.dumps(whole, indent=2) + "\n")
     if options.write:
-        write(result, options.write)
+        write(whole, options.write)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """libopus itself, through ctypes: the library that PyAV brings along, else the system's.
 
 PyAV's own wrapper costs as much again as the codec, always decodes to 48 kHz, and cannot decode in-band
-FEC. States live in memory that Python owns, so nothing is to be
-closed. Calls keep the GIL: they take some 20 us, and giving it up costs more when others want it.
+FEC. States live in memory that Python owns, so nothing is to be closed. Calls keep the GIL: they take
+some 20 us, and giving it up costs more when others want it.
 
 Functions and constants: opus.h and opus_defines.h of libopus 1.3 and later (RFC 6716).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-from ctypes import POINTER, c_char_p, c_int, c_void_p
+from ctypes import c_char_p, c_int, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,6 @@ SET_INBAND_FEC: Final = 4012
 SET_PACKET_LOSS_PERC: Final = 4014
 OK: Final = 0
 INTERNAL_ERROR: Final = -3
-INVALID_PACKET: Final = -4
 
 
 class OpusMissing(RuntimeError):
@@ -37,7 +36,6 @@ class OpusMissing(RuntimeError):
 def library() -> Any:
     """The loaded library with its functions declared. Raises `OpusMissing`."""
     opus = _load()
-    opus.opus_strerror.restype = c_char_p
     for name, result, arguments in (
         ("opus_decoder_get_size", c_int, [c_int]),
         ("opus_decoder_init", c_int, [c_void_p, c_int, c_int]),
@@ -45,9 +43,8 @@ def library() -> Any:
         ("opus_encoder_get_size", c_int, [c_int]),
         ("opus_encoder_init", c_int, [c_void_p, c_int, c_int, c_int]),
         ("opus_encode", c_int, [c_void_p, c_char_p, c_int, c_void_p, c_int]),
-        # Variadic: what follows these two is given as `c_int`, or it lands in the wrong place on some systems.
+        # Variadic: what follows is given as `c_int`, or it lands in the wrong place on some systems.
         ("opus_encoder_ctl", c_int, [c_void_p, c_int]),
-        ("opus_packet_get_nb_samples", c_int, [POINTER(ctypes.c_ubyte), c_int, c_int]),
     ):
         function = getattr(opus, name)
         function.restype, function.argtypes = result, arguments

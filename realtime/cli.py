@@ -353,6 +353,25 @@ def talk(
 
 
 @app.command()
+def bench(
+    calls: Annotated[int, typer.Option(min=1, max=2000, help="Try no more than so many.")] = 500,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="How long each number of calls is measured.")] = 15.0,
+) -> None:
+    """Measure how many calls this machine carries: a server and its callers, here, for about two minutes."""
+    from realtime.bench import BenchError, measure, summary
+    from realtime.load import LoadError
+
+    try:
+        verdict = asyncio.run(measure(seconds=seconds, most=calls, say=_say))
+    except (BenchError, LoadError) as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    typer.echo(summary(verdict))
+    raise typer.Exit(0 if verdict.carried else 1)
+
+
+@app.command()
 def audiosocket(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The TCP port that Asterisk dials.")] = 9092,
     host: Annotated[str, typer.Option(help="The address to listen on. AudioSocket has no TLS.")] = "127.0.0.1",

@@ -268,11 +268,14 @@ class Load:
             call.close_spurt()
         return sorted(late for call in self.calls for late in call.lateness_s)
 
-    async def close(self) -> None:
-        """Hang up."""
-        for call in self.calls:
+    async def hang_up(self, count: int) -> None:
+        """End `count` of the calls, the latest ones."""
+        for _ in range(min(count, len(self.calls))):
+            call = self.calls.pop()
             with suppress(httpx2.HTTPError):
                 await self._http.delete(call.location, headers={"Authorization": f"Bearer {call.token}"})
             await call.close()
-        self.calls.clear()
+
+    async def close(self) -> None:
+        await self.hang_up(len(self.calls))
         await self._http.aclose()

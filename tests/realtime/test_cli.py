@@ -47,7 +47,7 @@ def run() -> Run:
 def test_help_names_every_command(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("serve", "init", "doctor", "keys", "token", "talk"):
+    for command in ("serve", "init", "doctor", "keys", "token", "talk", "bench"):
         assert command in result.output
 
 
