@@ -276,7 +276,7 @@ class TelephonySettings(Section):
     """The agent by the dialled number, where it is not `agent`."""
     greeting: str | None = None
     """In place of the agent's."""
-    codec: Literal["pcmu", "pcma", "l16/8000", "l16/16000", "l16/24000"] | None = None
+    codec: str | None = None
     """How audio travels, where the carrier leaves the choice; default: its best."""
     socket_signature: Literal["required", "if-present"] = "required"
     """`if-present`: where a proxy or a simulator drops it; the one-time token still guards."""

@@ -91,7 +91,7 @@ class AsteriskStream:
         codec = _FORMATS.get(form)
         if codec is None:
             raise CarrierError(f"audio that is {form}: {', '.join(_FORMATS)} are understood")
-        size = count_of(fields.get("optimal_frame_size")) or codec.rate // 50 * codec.sample_bytes
+        size = count_of(fields.get("optimal_frame_size")) or codec.frame_bytes(20)
         if size > MAX_FRAME // 10:
             raise CarrierError(f"frames of {size} bytes")
         names = (text_of(fields.get(name)) for name in ("channel_id", "channel", "connection_id"))
@@ -159,5 +159,5 @@ class Asterisk:
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         return AsteriskStream(query)
 
-    def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
+    def transfer(self, started: Started, target: str, secrets: Secrets, now: float) -> RestCall | None:
         return None  # the dial plan goes on after HANGUP

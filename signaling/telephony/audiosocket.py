@@ -152,5 +152,5 @@ class AudioSocket:
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         return AudioSocketStream(codec or self.codecs[0])
 
-    def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
+    def transfer(self, started: Started, target: str, secrets: Secrets, now: float) -> RestCall | None:
         return None  # the dial plan goes on after the hang-up

@@ -35,15 +35,25 @@ class CarrierError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How audio travels: `pcmu` and `pcma` (G.711, a byte a sample) or `l16` (little-endian)."""
+    """How audio travels: `pcmu` and `pcma` (G.711, a byte a sample), `l16` (little-endian), and what we only hear:
+    `g722` (a byte for two samples) and `opus` (a packet a message)."""
 
-    encoding: Literal["pcmu", "pcma", "l16"]
+    encoding: Literal["pcmu", "pcma", "l16", "g722", "opus"]
     rate: int = 8000
-    """Hz."""
+    """Hz, of what is decoded."""
 
-    @property
-    def sample_bytes(self) -> int:
-        return 2 if self.encoding == "l16" else 1
+    def ms(self, payload: bytes) -> float:
+        """How long it sounds. An Opus packet counts as the usual 20 ms."""
+        match self.encoding:
+            case "l16":
+                return len(payload) * 500 / self.rate
+            case "opus":
+                return 20.0
+        return len(payload) / 8
+
+    def frame_bytes(self, ms: int) -> int:
+        """The size of so much audio that we send."""
+        return self.rate * ms // 1000 * (2 if self.encoding == "l16" else 1)
 
     @property
     def name(self) -> str:
@@ -272,8 +282,11 @@ class Carrier(Protocol):
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         """`query`: of the socket's URL."""
 
-    def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
-        """Connects the caller with somebody else; None where that needs what we do not have."""
+    def transfer(self, started: Started, target: str, secrets: Secrets, now: float) -> RestCall | None:
+        """Connects the caller with somebody else; None where that needs what we do not have. `now`: unix seconds.
+
+        Raises `CarrierError`.
+        """
 
 
 # --- what the files of the carriers share -----------------------------------------------------------

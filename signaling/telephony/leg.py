@@ -220,7 +220,7 @@ class CarrierLeg:
     # --- hearing ------------------------------------------------------------------------------
 
     def _hear(self, audio: Audio, now: float) -> None:
-        ms = len(audio.payload) * 1000 / (self._inbound.rate * self._inbound.sample_bytes)
+        ms = self._inbound.ms(audio.payload)
         self._arrived_ms += ms
         if self._arrived_ms / 1000 - (now - self._opened_at) > MAX_AHEAD_S:
             self._end("too_fast")

@@ -212,11 +212,19 @@ class TelephonyRoutes:
     def _transfer(self, line: Line, started: Started) -> Callable[[str], Awaitable[None]] | None:
         base = line.rest_url or line.carrier.rest_url
         known = line.secrets
-        if base is None or known is None or line.carrier.transfer(started, "+15550000000", known) is None:
+        try:
+            if (
+                base is None
+                or known is None
+                or line.carrier.transfer(started, "+15550000000", known, time.time()) is None
+            ):
+                return None
+        except CarrierError as error:
+            log.warning("%s: no call can be transferred: %s", line.name, error)
             return None
 
         async def transfer(target: str) -> None:
-            call = line.carrier.transfer(started, target, known)
+            call = line.carrier.transfer(started, target, known, time.time())
             assert call is not None
             status = await self._rest(base, call)
             if not 200 <= status < 300:

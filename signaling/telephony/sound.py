@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import av
 import numpy as np
 
 from media import g711
 from media.audio import RATE_IN, RATE_OUT, Pcm
+from media.opus import OpusDecoder, OpusError
 from media.resample import BlockResampler
 from signaling.telephony.carrier import Codec
+
+NOTHING: Pcm = np.zeros(0, np.int16)
 
 
 class FromCarrier:
@@ -17,6 +21,8 @@ class FromCarrier:
         self._codec = codec
         self._resampler = BlockResampler(codec.rate, RATE_IN)
         self._odd = b""
+        self._opus = OpusDecoder() if codec.encoding == "opus" else None
+        self._g722 = _g722() if codec.encoding == "g722" else None
 
     def push(self, payload: bytes) -> Pcm:
         """Half a sample at the end waits for its other half."""
@@ -25,6 +31,10 @@ class FromCarrier:
                 pcm = g711.ulaw_decode(payload)
             case "pcma":
                 pcm = g711.alaw_decode(payload)
+            case "g722":
+                pcm = self._from_g722(payload)
+            case "opus":
+                pcm = self._from_opus(payload)
             case _:
                 data = self._odd + payload if self._odd else payload
                 whole = len(data) & ~1
@@ -32,9 +42,26 @@ class FromCarrier:
                 pcm = np.frombuffer(data, "<i2", whole // 2)
         return self._resampler.push(pcm)
 
+    def _from_g722(self, payload: bytes) -> Pcm:
+        if not payload or self._g722 is None:
+            return NOTHING  # an empty packet would end the decoder's stream
+        return np.concatenate([frame.to_ndarray()[0] for frame in self._g722.decode(av.Packet(payload))] or [NOTHING])
+
+    def _from_opus(self, payload: bytes) -> Pcm:
+        try:
+            return self._opus.decode(payload) if self._opus is not None else NOTHING
+        except OpusError:
+            return NOTHING
+
     def silence(self, ms: int) -> Pcm:
         """As long as this, in place of audio that was lost."""
         return self._resampler.push(np.zeros(self._codec.rate // 1000 * ms, np.int16))
+
+
+def _g722() -> av.AudioCodecContext:
+    decoder = av.AudioCodecContext.create("g722", "r")
+    decoder.layout = "mono"
+    return decoder
 
 
 class ToCarrier:

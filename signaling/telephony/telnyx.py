@@ -63,8 +63,7 @@ class TelnyxStream:
     def __init__(self, codec: Codec) -> None:
         self._outbound = codec
         self._started = False
-        self._per_ms = 8.0
-        """Bytes of what we hear."""
+        self._inbound = PCMU
         self._ms = 20.0
         self._next: int | None = None
         self._position_ms = 0.0
@@ -96,7 +95,7 @@ class TelnyxStream:
             raise CarrierError("start without stream_id and call_control_id")
         self._started = True
         inbound = _codec(member(start, "media_format"))
-        self._per_ms = inbound.rate * inbound.sample_bytes / 1000
+        self._inbound = inbound
         parameters = parameters_of(start.get("custom_parameters"))
         token = parameters.pop(TOKEN, "")
         number, dialled = text_of(start.get("from")) or None, text_of(start.get("to")) or None
@@ -124,7 +123,7 @@ class TelnyxStream:
         while self._held and self._next is not None:
             payload = self._held.pop(self._next, None)
             if payload is not None:
-                self._ms = len(payload) / self._per_ms
+                self._ms = self._inbound.ms(payload)
                 events.append(Audio(payload, round(self._position_ms)))
             elif len(self._held) <= patience and patience:
                 break
@@ -186,7 +185,7 @@ class Telnyx:
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         return TelnyxStream(codec or PCMU)
 
-    def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
+    def transfer(self, started: Started, target: str, secrets: Secrets, now: float) -> RestCall | None:
         """A call under TeXML gets other TeXML."""
         if secrets.api_key is None or not started.account:
             return None
@@ -206,6 +205,11 @@ def _codec(form: Mapping[str, object]) -> Codec:
             return PCMU
         case "PCMA":
             return Codec("pcma")
+        case "G722":
+            return Codec("g722", 16_000)
+        case "OPUS":
+            return Codec("opus", 16_000)
         case "L16" if rate in (8000, 16000, 24000):
             return Codec("l16", rate)
-    raise CarrierError(f"audio that is {encoding} at {rate} Hz: PCMU, PCMA and L16 at 8, 16 or 24 kHz are understood")
+    known = "PCMU, PCMA, G722, OPUS, and L16 at 8, 16 or 24 kHz"
+    raise CarrierError(f"audio that is {encoding} at {rate} Hz: {known} are understood")

@@ -159,7 +159,7 @@ class Twilio:
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         return TwilioStream()
 
-    def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
+    def transfer(self, started: Started, target: str, secrets: Secrets, now: float) -> RestCall | None:
         credentials = b64encode_as_string(f"{started.account}:{secrets.api_key or secrets.main}".encode())
         return RestCall(
             "POST",

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import uuid
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 import jwt
 import orjson
@@ -45,6 +47,7 @@ from signaling.telephony.twilio import TOKEN
 TOLERANCE_S = 300
 CALL = "realtime_call"
 """The header of our NCCO that holds the call's id."""
+_JSON = {"Content-Type": "application/json"}
 _CLEAR = '{"action":"clear"}'
 
 
@@ -103,7 +106,7 @@ class VonageStream:
 
 class Vonage:
     name = "vonage"
-    rest_url: str | None = None
+    rest_url: str | None = "https://api.nexmo.com"
     announces = True
     signs_socket = True
     codecs: Sequence[Codec] = tuple(Codec("l16", rate) for rate in (16_000, 8_000, 24_000))
@@ -123,7 +126,8 @@ class Vonage:
             raise CarrierError("the body has no uuid")
         number, dialled = text_of(data.get("from")), text_of(data.get("to"))
         others = {key: value for key, value in data.items() if key not in ("uuid", "from", "to")}
-        return Incoming(call_id, number or None, dialled or None, parameters=parameters_of(others))
+        account = text_of(_unverified(request).get("application_id"))
+        return Incoming(call_id, number or None, dialled or None, account, parameters_of(others))
 
     def answer(self, socket_url: str, token: str, incoming: Incoming, codec: Codec | None) -> Document:
         endpoint = {
@@ -141,12 +145,42 @@ class Vonage:
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         return VonageStream(_l16(codec))
 
-    def transfer(self, started: Started, target: str, secrets: Secrets) -> RestCall | None:
-        return None  # its interface wants a JWT of the application's private key
+    def transfer(self, started: Started, target: str, secrets: Secrets, now: float) -> RestCall | None:
+        """The call gets another NCCO. `secrets.api_key`: the application's private key, PEM."""
+        if secrets.api_key is None or not started.account:
+            return None
+        number = target.removeprefix("+")
+        endpoint = {"type": "phone", "number": number} if number.isdigit() else {"type": "sip", "uri": target}
+        ncco = [{"action": "connect", "randomFromNumber": True, "endpoint": [endpoint]}]
+        return RestCall(
+            "PUT",
+            f"/v1/calls/{quote(started.call_id, safe='')}",
+            {"Authorization": f"Bearer {_own_token(started.account, secrets.api_key, now)}", **_JSON},
+            orjson.dumps({"action": "transfer", "destination": {"type": "ncco", "ncco": ncco}}),
+        )
 
 
 def _l16(codec: Codec | None) -> Codec:
     return codec or Vonage.codecs[0]
+
+
+def _unverified(request: WebRequest) -> Mapping[str, object]:
+    """Claims of a request that has been verified."""
+    token = request.headers.get("authorization", "").partition(" ")[2].strip()
+    try:
+        claims: dict[str, object] = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        return {}
+    return claims
+
+
+def _own_token(application: str, private_key: str, now: float) -> str:
+    """A JWT as Vonage's interface wants it. Raises `CarrierError` when the key is none."""
+    claims = {"application_id": application, "iat": int(now), "exp": int(now) + 60, "jti": str(uuid.uuid4())}
+    try:
+        return jwt.encode(claims, private_key, "RS256")
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
+        raise CarrierError("api_key is not the application's private key") from error
 
 
 def _claims(request: WebRequest, secrets: Secrets) -> Mapping[str, object] | None:

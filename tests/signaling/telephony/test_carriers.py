@@ -173,7 +173,7 @@ def test_who_calls_and_how_audio_travels() -> None:
 
 def sent(name: str) -> list[Message | None]:
     stream, event = started(name)
-    payload = bytes(event.outbound.rate // 50 * event.outbound.sample_bytes)
+    payload = bytes(event.outbound.frame_bytes(20))
     return [*stream.audio(payload), stream.mark("m1"), stream.flush(), stream.hang_up()]
 
 

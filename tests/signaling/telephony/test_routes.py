@@ -9,11 +9,13 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urlencode
+from typing import Any, cast
+from urllib.parse import parse_qs, urlencode
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import FastAPI
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
@@ -25,8 +27,9 @@ from signaling.caller import Caller
 from signaling.telephony import routes
 from signaling.telephony.asterisk import Asterisk
 from signaling.telephony.audiosocket import AudioSocket
-from signaling.telephony.carrier import RestCall, Secrets
+from signaling.telephony.carrier import Carrier, CarrierError, RestCall, Secrets
 from signaling.telephony.expected import Expected
+from signaling.telephony.leg import CarrierLeg
 from signaling.telephony.routes import Line, TelephonyRoutes, telephony_routes
 from signaling.telephony.telnyx import Telnyx
 from signaling.telephony.twilio import Twilio
@@ -37,7 +40,7 @@ from tests.signaling.fakes import FakeCalls
 SECRET = phone.SECRET
 TELNYX, VONAGE = carriers.Telnyx(), carriers.Vonage()
 PREFIX = routes.PREFIX
-FORM = {"CallSid": "CA1", "From": "+15550001111", "To": "+15552223333"}
+FORM = {"CallSid": "CA1", "From": "+15550001111", "To": "+15552223333", "AccountSid": "AC1"}
 FORM_TYPE = {"content-type": "application/x-www-form-urlencoded"}
 Headers = dict[str, str]
 
@@ -57,18 +60,21 @@ class PhoneCalls(FakeCalls):
 class House:
     """The routes and nothing behind them, asked by `client` (an address) at `http://voice.example`."""
 
-    def __init__(self, *, public_url: str | None = None, client: str = "203.0.113.9", **line: Any) -> None:
+    def __init__(
+        self, *, public_url: str | None = None, client: str = "203.0.113.9", api_key: str = "none", **line: Any
+    ) -> None:
         self.calls = PhoneCalls()
         self.rest: list[tuple[str, RestCall]] = []
-        carriers_ = {
-            "twilio": (Twilio(), SECRET),
-            "telnyx": (Telnyx(), TELNYX.public_key),
-            "vonage": (Vonage(), VONAGE.secret),
-            "asterisk": (Asterisk(), "password"),
-            "audiosocket": (AudioSocket(), "password"),
+        self.status = 200
+        kinds: dict[str, tuple[Carrier, Secrets]] = {
+            "twilio": (Twilio(), Secrets(SECRET)),
+            "telnyx": (Telnyx(), Secrets(TELNYX.public_key, "KEY01")),
+            "vonage": (Vonage(), Secrets(VONAGE.secret, api_key)),
+            "asterisk": (Asterisk(), Secrets("password")),
+            "audiosocket": (AudioSocket(), Secrets("password")),
         }
         handlers = TelephonyRoutes(
-            lines={name: Line(name, carrier, Secrets(secret), **line) for name, (carrier, secret) in carriers_.items()},
+            lines={name: Line(name, carrier, secrets, **line) for name, (carrier, secrets) in kinds.items()},
             calls=self.calls,  # type: ignore[arg-type]
             expected=Expected(MemoryStore()),
             pacer=Pacer(),
@@ -83,7 +89,7 @@ class House:
 
     async def _rest(self, base: str, call: RestCall) -> int:
         self.rest.append((base, call))
-        return 200
+        return self.status
 
     def answer(self, name: str, body: bytes, headers: Mapping[str, str]) -> int:
         self.last = self.http.post(f"{PREFIX}/{name}/answer", content=body, headers=dict(headers))
@@ -417,3 +423,71 @@ def test_a_full_house_refuses_the_socket_before_it_is_accepted() -> None:
     house = House()
     house.calls.limit = 0
     assert house.socket("twilio", upgrade()) == 503
+
+
+# --- transfers ----------------------------------------------------------------------------------------
+
+
+def leg_of(house: House, name: str) -> CarrierLeg:
+    """The leg of a call that was opened, and closed again by the carrier."""
+    dialect: carriers.Dialect = {"telnyx": TELNYX, "vonage": VONAGE}[name]
+    webhook = dialect.webhook("CALL/1")
+    headers = {header.replace("_", "-"): value for header, value in webhook.headers.items()} if webhook else {}
+    assert house.answer(name, webhook.body if webhook else b"", headers) == 200
+    answer = dialect.answer(house.last.text)
+    with house.http.websocket_connect(f"ws://voice.example{PREFIX}/{name}", headers=dict(answer.headers)) as socket:
+        for message in dialect.start("CALL/1", answer):
+            socket.send_text(str(message))
+        socket.send_text("not json")
+        assert socket.receive()["type"] == "websocket.close"
+    return cast(CarrierLeg, house.calls.opened[-1].leg)
+
+
+def twilio_leg(house: House) -> CarrierLeg:
+    token = announced(house)
+    with house.http.websocket_connect(f"ws://voice.example{PREFIX}/twilio", headers=upgrade()) as socket:
+        socket.send_text(start(token))
+        socket.send_text(json.dumps({"event": "stop"}))
+        assert socket.receive()["type"] == "websocket.close"
+    return cast(CarrierLeg, house.calls.opened[-1].leg)
+
+
+async def test_twilio_and_telnyx_are_given_another_document() -> None:
+    house = House()
+    await twilio_leg(house).transfer("+15550002222")
+    await leg_of(house, "telnyx").transfer("sip:desk@pbx.example?a&b")
+    (base, call), (telnyx_base, telnyx_call) = house.rest
+    assert (base, call.method) == ("https://api.twilio.com", "POST")
+    assert call.path == "/2010-04-01/Accounts/AC1/Calls/CA1.json"
+    assert call.headers["Authorization"] == basic("AC1", SECRET)
+    assert parse_qs(call.body.decode()) == {"Twiml": ["<Response><Dial>+15550002222</Dial></Response>"]}
+    assert (telnyx_base, telnyx_call.path) == ("https://api.telnyx.com", "/v2/texml/Accounts/f558/Calls/CALL%2F1")
+    assert telnyx_call.headers["Authorization"] == "Bearer KEY01"
+    assert json.loads(telnyx_call.body) == {"Texml": "<Response><Dial>sip:desk@pbx.example?a&amp;b</Dial></Response>"}
+
+
+async def test_vonage_is_given_another_ncco_signed_with_the_applications_key() -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    pem = key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+    house = House(api_key=pem)
+    await leg_of(house, "vonage").transfer("+15550002222")
+    [(base, call)] = house.rest
+    assert (base, call.method, call.path) == ("https://api.nexmo.com", "PUT", "/v1/calls/CALL%2F1")
+    claims = jwt.decode(call.headers["Authorization"].removeprefix("Bearer "), key.public_key(), algorithms=["RS256"])
+    assert claims["application_id"] == "aaaa"
+    body = json.loads(call.body)
+    assert body["action"] == "transfer"
+    assert body["destination"]["ncco"][0]["endpoint"] == [{"type": "phone", "number": "15550002222"}]
+
+
+def test_a_key_that_is_none_makes_calls_that_cannot_be_transferred() -> None:
+    assert not leg_of(House(api_key="not a key"), "vonage").abilities.transfer
+
+
+async def test_a_transfer_that_the_carrier_refuses_is_an_error() -> None:
+    house = House()
+    leg = twilio_leg(house)
+    house.status = 404
+    with pytest.raises(CarrierError, match="HTTP 404"):
+        await leg.transfer("+15550002222")

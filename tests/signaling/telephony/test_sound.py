@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from media.audio import Pcm
 from media.g711 import alaw_decode, alaw_encode, ulaw_decode, ulaw_encode
+from media.opus import OpusEncoder
 from signaling.telephony.carrier import Codec
 from signaling.telephony.sound import FromCarrier, ToCarrier
 from tests.media.webrtc import loudest_hz
@@ -37,7 +41,7 @@ def rms(pcm: Pcm) -> float:
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 def test_what_a_carrier_sends_is_heard_as_it_was(codec: Codec) -> None:
     ear, data = FromCarrier(codec), encoded(codec, tone(codec.rate))
-    step = codec.rate // 50 * codec.sample_bytes
+    step = codec.frame_bytes(20)
     pcm = np.concatenate([ear.push(data[at : at + step]) for at in range(0, len(data), step)])
     assert len(pcm) == pytest.approx(16_000, abs=160)
     assert abs(loudest_hz(pcm, 16_000) - 440) < 2
@@ -87,6 +91,46 @@ def test_silence_is_as_long_as_was_asked() -> None:
     for codec in CODECS:
         ear = FromCarrier(codec)
         assert len(np.concatenate([ear.silence(100) for _ in range(10)])) == pytest.approx(16_000, abs=160)
+
+
+def g722(pcm: Pcm) -> list[bytes]:
+    """20 ms packets by FFmpeg's encoder."""
+    encoder = av.AudioCodecContext.create("g722", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 16_000, "mono", "s16"  # type: ignore[assignment]
+    packets = []
+    for at in range(0, len(pcm), 320):
+        frame = av.AudioFrame.from_ndarray(pcm[None, at : at + 320], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    return packets
+
+
+def opus(pcm: Pcm) -> list[bytes]:
+    encoder = OpusEncoder()
+    return [encoder.encode(pcm[at : at + 480]) for at in range(0, len(pcm), 480)]
+
+
+@pytest.mark.parametrize("name", ["g722", "opus"])
+def test_wideband_that_only_comes_in_is_heard(name: str) -> None:
+    packets = g722(tone(16_000)) if name == "g722" else opus(tone(24_000))
+    codec = Codec("g722" if name == "g722" else "opus", 16_000)
+    ear = FromCarrier(codec)
+    pcm = np.concatenate([ear.push(packet) for packet in packets])
+    assert len(pcm) == 16_000
+    assert sum(codec.ms(packet) for packet in packets) == 1000
+    assert abs(loudest_hz(pcm, 16_000) - 440) < 2
+    assert rms(pcm[1600:-1600]) == pytest.approx(5657, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["pcmu", "pcma", "l16", "g722", "opus"])
+@given(st.lists(st.binary(max_size=500), max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_no_payload_is_too_odd(name: str, payloads: list[bytes]) -> None:
+    ear = FromCarrier(Codec(name, 8000 if name.startswith("pcm") else 16_000))  # type: ignore[arg-type]
+    for payload in payloads:
+        pcm = ear.push(payload)
+        assert pcm.dtype == np.int16
+        assert len(pcm) <= 8 * 500 * 16
 
 
 def test_half_a_sample_waits_for_the_other_half() -> None:
