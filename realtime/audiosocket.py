@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from contextlib import suppress
 
 import websockets
@@ -101,9 +102,13 @@ def _why(error: Exception) -> str:
 
 
 async def listen(host: str, port: int, listener: Listener) -> None:
-    """Until cancelled. Raises OSError when the port cannot be had."""
+    """Until the process is told to stop. Raises OSError when the port cannot be had."""
     server = await listener.start(host, port)
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows, where Ctrl-C raises KeyboardInterrupt
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
     names = ", ".join(f"{name[0]}:{name[1]}" for name in (each.getsockname() for each in server.sockets))
     log.info("listening for AudioSocket on %s", names)
     async with server:
-        await server.serve_forever()
+        await told.wait()

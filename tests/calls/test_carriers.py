@@ -94,7 +94,7 @@ def listener(server: Server) -> Iterator[None]:
                 time.sleep(0.05)
             yield
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0
 
 
