@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pytest
 
 from realtime.client import AI, ApiError
+from realtime.gateway.batches import PATH as BATCHES
 from realtime.gateway.errors import GatewayError
 from tests.realtime.gateway.conftest import Vendors
 from tests.realtime.gateway.parameters import FETCHED, GREETING, ROWS, Like, Row
@@ -137,6 +138,8 @@ def test_it_is_as_published(vendors: Vendors, client: Client, row: Row, request:
             assert seen[-1].body.get(name) == value
     if row.asked is not None:
         assert len(seen) == row.asked
+    if "object" in row.gives:  # else it asks again, in other tests
+        assert vendors.server.ok(f"{BATCHES}/{answer['id']}/cancel")["status"] == "cancelled"
 
 
 def at(answer: Any, path: str) -> Any:
