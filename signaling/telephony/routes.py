@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -42,6 +42,7 @@ from signaling.telephony.carrier import (
 )
 from signaling.telephony.expected import Expected
 from signaling.telephony.leg import DEFAULT_PATIENCE, CarrierLeg, Patience
+from token_service.errors import InvalidRequest
 from token_service.tokens import Claims, new_session_id
 
 log = logging.getLogger("signaling.telephony")
@@ -51,13 +52,21 @@ START_S = 5.0
 """Seconds from the upgrade to `start`."""
 MAX_BEFORE_START = 8
 """Messages before `start`, which is the first or the second everywhere."""
+MAX_UNPROVED = 200
+"""Sockets without a signature that wait for their token at once."""
 MAX_MESSAGE = 64 << 10
 """Bytes of a message: 20 to 100 ms of audio are at most 6 KiB."""
 MAX_BODY = 64 << 10
 CLAIMS_SECONDS = 60
 WRITE_S = 10.0
 """Seconds in which a carrier must take a message."""
-CLOSE_CODES: Mapping[str, int] = {"server_shutdown": 1001, "protocol_error": 1002, "slow_reader": 1008}
+CLOSE_CODES: Mapping[str, int] = {
+    "server_shutdown": 1001,
+    "protocol_error": 1002,
+    "slow_reader": 1008,
+    "refused": 1008,
+    "full": 1013,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,7 @@ class TelephonyRoutes:
         self._pacer = pacer
         self._public_url = public_url
         self._rest = rest
+        self._waiting = 0
 
     def _line(self, name: str) -> Line:
         line = self._lines.get(name)
@@ -144,16 +154,17 @@ class TelephonyRoutes:
 
     async def socket(self, socket: WebSocket, name: str) -> None:
         line = self._line(name)
-        self._check_upgrade(socket, line)
-        with self._calls.reserve() as place:
+        is_signed = self._check_upgrade(socket, line)
+        self._calls.reserve().close()  # a full house is said while HTTP can say it
+        with nullcontext() if is_signed else self._unproved():
             stream = line.carrier.stream(line.codec, dict(socket.query_params))
             await socket.accept(_protocol(socket, stream))
             try:
-                leg = await self._open(socket, line, stream, place)
-            except (CarrierError, CallError, TimeoutError, WebSocketDisconnect, Full) as error:
+                leg = await self._open(socket, line, stream)
+            except (CarrierError, CallError, InvalidRequest, TimeoutError, WebSocketDisconnect, Full) as error:
                 why = error.reason or error.code if isinstance(error, CallError) else error
                 log.warning("%s: a socket was closed before its call began: %r", line.name, why)
-                await _close(socket, "protocol_error" if isinstance(error, CarrierError) else "refused")
+                await _close(socket, _refusal(error))
                 return
         leg.open()
         writing = asyncio.create_task(_write(socket, leg))
@@ -163,7 +174,19 @@ class TelephonyRoutes:
             await leg.close("remote_closed")
             await asyncio.gather(writing, return_exceptions=True)
 
-    def _check_upgrade(self, socket: WebSocket, line: Line) -> None:
+    @contextmanager
+    def _unproved(self) -> Iterator[None]:
+        """A socket that nobody signed is one of a few until its token has come."""
+        if self._waiting >= MAX_UNPROVED:
+            raise Full(START_S)
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    def _check_upgrade(self, socket: WebSocket, line: Line) -> bool:
+        """Whether it is signed. Raises `CallError` where it has to be."""
         web = WebRequest("GET", public_urls(socket, self._public_url), _headers(socket), b"", time.time())
         signed = None if line.secrets is None else line.carrier.signed_socket(web, line.secrets)
         needed = line.carrier.signs_socket and (line.needs_socket_signature or not line.carrier.announces)
@@ -174,8 +197,10 @@ class TelephonyRoutes:
                 "The socket is not signed by the carrier.",
                 reason=f"{line.name}: {'wrong' if signed is False else 'no'} signature for {web.urls[0]}",
             )
+        return signed is True
 
-    async def _open(self, socket: WebSocket, line: Line, stream: Stream, place: ExitStack) -> CarrierLeg:
+    async def _open(self, socket: WebSocket, line: Line, stream: Stream) -> CarrierLeg:
+        """A place is taken when the call has proved itself, not before."""
         async with asyncio.timeout(START_S):
             started = await _handshake(socket, stream)
             incoming = Incoming(started.call_id)
@@ -199,7 +224,8 @@ class TelephonyRoutes:
         )
         started = replace(started, account=started.account or incoming.account)
         leg = CarrierLeg(stream, started, self._pacer, patience=line.patience, transfer=self._transfer(line, started))
-        await self._calls.open(leg, claims, {}, caller, place=place, greeting=line.greeting)
+        with self._calls.reserve() as place:
+            await self._calls.open(leg, claims, {}, caller, place=place, greeting=line.greeting)
         log.info(
             "%s opens call=%s session=%s from=%s",
             line.name,
@@ -359,10 +385,19 @@ async def _write(socket: WebSocket, leg: CarrierLeg) -> None:
         await _close(socket, leg.closed or "hangup")
 
 
+def _refusal(error: Exception) -> str:
+    match error:
+        case CarrierError():
+            return "protocol_error"
+        case Full():
+            return "full"
+    return "refused"
+
+
 async def _close(socket: WebSocket, reason: str) -> None:
     try:
         async with asyncio.timeout(WRITE_S):
-            await socket.close(CLOSE_CODES.get(reason, 1008 if reason == "refused" else 1000), reason)
+            await socket.close(CLOSE_CODES.get(reason, 1000), reason)
     except (RuntimeError, TimeoutError, WebSocketDisconnect):
         log.debug("the socket was closed already")
 

@@ -8,112 +8,30 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Mapping
-from typing import Any, cast
-from urllib.parse import parse_qs, urlencode
+from contextlib import ExitStack
+from urllib.parse import urlencode
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from fastapi import FastAPI
-from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from media.pacer import Pacer
-from realtime import problems
-from realtime.proxies import TrustedProxies
-from realtime.store.memory import MemoryStore
-from signaling.caller import Caller
 from signaling.telephony import routes
-from signaling.telephony.asterisk import Asterisk
-from signaling.telephony.audiosocket import AudioSocket
-from signaling.telephony.carrier import Carrier, CarrierError, RestCall, Secrets
-from signaling.telephony.expected import Expected
-from signaling.telephony.leg import CarrierLeg
-from signaling.telephony.routes import Line, TelephonyRoutes, telephony_routes
-from signaling.telephony.telnyx import Telnyx
-from signaling.telephony.twilio import Twilio
-from signaling.telephony.vonage import Vonage
 from tests.calls import carriers, phone
-from tests.signaling.fakes import FakeCalls
-
-SECRET = phone.SECRET
-TELNYX, VONAGE = carriers.Telnyx(), carriers.Vonage()
-PREFIX = routes.PREFIX
-FORM = {"CallSid": "CA1", "From": "+15550001111", "To": "+15552223333", "AccountSid": "AC1"}
-FORM_TYPE = {"content-type": "application/x-www-form-urlencoded"}
-Headers = dict[str, str]
-
-
-class PhoneCalls(FakeCalls):
-    """A register that keeps who called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.callers: list[Caller] = []
-
-    async def open(self, leg: Any, claims: Any, session: Any, caller: Any = None, *, place: Any, greeting: Any) -> Any:  # type: ignore[override]
-        self.callers.append(caller)
-        return await super().open(leg, claims, session, place=place)
-
-
-class House:
-    """The routes and nothing behind them, asked by `client` (an address) at `http://voice.example`."""
-
-    def __init__(
-        self, *, public_url: str | None = None, client: str = "203.0.113.9", api_key: str = "none", **line: Any
-    ) -> None:
-        self.calls = PhoneCalls()
-        self.rest: list[tuple[str, RestCall]] = []
-        self.status = 200
-        kinds: dict[str, tuple[Carrier, Secrets]] = {
-            "twilio": (Twilio(), Secrets(SECRET)),
-            "telnyx": (Telnyx(), Secrets(TELNYX.public_key, "KEY01")),
-            "vonage": (Vonage(), Secrets(VONAGE.secret, api_key)),
-            "asterisk": (Asterisk(), Secrets("password")),
-            "audiosocket": (AudioSocket(), Secrets("password")),
-        }
-        handlers = TelephonyRoutes(
-            lines={name: Line(name, carrier, secrets, **line) for name, (carrier, secrets) in kinds.items()},
-            calls=self.calls,  # type: ignore[arg-type]
-            expected=Expected(MemoryStore()),
-            pacer=Pacer(),
-            public_url=public_url,
-            rest=self._rest,
-        )
-        app = FastAPI()
-        app.include_router(telephony_routes(handlers))
-        app.add_middleware(TrustedProxies, trusted=["10.0.0.0/8"])
-        problems.install(app)
-        self.http = TestClient(app, base_url="http://voice.example", client=(client, 5))
-
-    async def _rest(self, base: str, call: RestCall) -> int:
-        self.rest.append((base, call))
-        return self.status
-
-    def answer(self, name: str, body: bytes, headers: Mapping[str, str]) -> int:
-        self.last = self.http.post(f"{PREFIX}/{name}/answer", content=body, headers=dict(headers))
-        return self.last.status_code
-
-    def twilio(self, signed_url: str, *, form: Headers = FORM, secret: str = SECRET, **headers: str) -> int:
-        given = {"x-twilio-signature": phone.signature(signed_url, form, secret), **FORM_TYPE}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.answer("twilio", urlencode(form).encode(), given)
-
-    def socket(self, name: str, headers: Mapping[str, str | bytes] = {}, *first: str | bytes) -> int:
-        """The status of the upgrade (101 when it was accepted), or the code that it was closed with after `first`."""
-        try:
-            with self.http.websocket_connect(f"ws://voice.example{PREFIX}/{name}", headers=dict(headers)) as socket:
-                for message in first:
-                    socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message)
-                return int(socket.receive()["code"]) if first else 101
-        except WebSocketDenialResponse as refusal:
-            return refusal.status_code
-
-
-def url(scheme: str = "http", host: str = "voice.example", tail: str = "/answer", name: str = "twilio") -> str:
-    return f"{scheme}://{host}{PREFIX}/{name}{tail}"
-
+from tests.signaling.telephony.house import (
+    FORM,
+    FORM_TYPE,
+    PREFIX,
+    SECRET,
+    TELNYX,
+    VONAGE,
+    Headers,
+    House,
+    announced,
+    basic,
+    start,
+    twilio_leg,
+    upgrade,
+    url,
+)
 
 # --- Twilio: which address was signed ---------------------------------------------------------------
 
@@ -270,10 +188,6 @@ def test_a_pbx_proves_itself_by_its_password() -> None:
     assert house.answer("asterisk", b"", {"authorization": basic("any", "password")}) in (404, 422)
 
 
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
 @pytest.mark.parametrize(
     ("name", "body"),
     [("twilio", b"From=1"), ("twilio", b""), ("telnyx", b"From=1"), ("vonage", b"[]"), ("vonage", b"{}")],
@@ -298,12 +212,6 @@ def test_a_webhook_is_bounded_and_its_line_must_be_there() -> None:
 
 
 # --- the socket --------------------------------------------------------------------------------------
-
-SOCKET = url("ws", tail="")
-
-
-def upgrade(signed: str = SOCKET, secret: str = SECRET) -> Headers:
-    return {"x-twilio-signature": phone.signature(signed, {}, secret)}
 
 
 def test_a_socket_is_signed_too_and_refused_before_it_is_accepted() -> None:
@@ -349,18 +257,6 @@ def test_the_sockets_of_the_others() -> None:
         assert house.socket(name, {"authorization": basic("realtime", "wrong")}) == 403
         assert house.socket(name) == 403
         assert House(needs_socket_signature=False).socket(name) == (403 if name == "asterisk" else 101)
-
-
-def start(token: str, call: str = "CA1") -> str:
-    parameters = {"realtime_token": token, "plan": "gold"}
-    return json.dumps(
-        {"event": "start", "start": {"streamSid": "MZ1", "callSid": call, "customParameters": parameters}}
-    )
-
-
-def announced(house: House) -> str:
-    assert house.twilio(url()) == 200
-    return phone.token_in(house.last.text)
 
 
 def test_a_call_opens_with_its_token_once() -> None:
@@ -419,75 +315,30 @@ def test_what_comes_before_start_is_little_and_known(messages: list[str | bytes]
     assert house.calls.reserved == 0
 
 
+def test_sockets_that_have_proved_nothing_take_no_place_and_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "MAX_UNPROVED", 2)
+    house = House()
+    house.calls.limit = 1
+    with ExitStack() as waiting:
+        for _ in range(2):
+            waiting.enter_context(house.http.websocket_connect(f"ws://voice.example{PREFIX}/telnyx"))
+        assert house.socket("telnyx") == 503
+        twilio_leg(house)
+        assert len(house.calls.opened) == 1
+    assert house.socket("telnyx") == 101
+
+
+def test_a_house_that_is_full_by_the_time_the_token_comes_closes_the_socket() -> None:
+    house = House()
+    token = announced(house)
+    with house.http.websocket_connect(f"ws://voice.example{PREFIX}/twilio", headers=upgrade()) as socket:
+        house.calls.limit = 0
+        socket.send_text(start(token))
+        assert socket.receive()["code"] == 1013
+    assert house.calls.opened == []
+
+
 def test_a_full_house_refuses_the_socket_before_it_is_accepted() -> None:
     house = House()
     house.calls.limit = 0
     assert house.socket("twilio", upgrade()) == 503
-
-
-# --- transfers ----------------------------------------------------------------------------------------
-
-
-def leg_of(house: House, name: str) -> CarrierLeg:
-    """The leg of a call that was opened, and closed again by the carrier."""
-    dialect: carriers.Dialect = {"telnyx": TELNYX, "vonage": VONAGE}[name]
-    webhook = dialect.webhook("CALL/1")
-    headers = {header.replace("_", "-"): value for header, value in webhook.headers.items()} if webhook else {}
-    assert house.answer(name, webhook.body if webhook else b"", headers) == 200
-    answer = dialect.answer(house.last.text)
-    with house.http.websocket_connect(f"ws://voice.example{PREFIX}/{name}", headers=dict(answer.headers)) as socket:
-        for message in dialect.start("CALL/1", answer):
-            socket.send_text(str(message))
-        socket.send_text("not json")
-        assert socket.receive()["type"] == "websocket.close"
-    return cast(CarrierLeg, house.calls.opened[-1].leg)
-
-
-def twilio_leg(house: House) -> CarrierLeg:
-    token = announced(house)
-    with house.http.websocket_connect(f"ws://voice.example{PREFIX}/twilio", headers=upgrade()) as socket:
-        socket.send_text(start(token))
-        socket.send_text(json.dumps({"event": "stop"}))
-        assert socket.receive()["type"] == "websocket.close"
-    return cast(CarrierLeg, house.calls.opened[-1].leg)
-
-
-async def test_twilio_and_telnyx_are_given_another_document() -> None:
-    house = House()
-    await twilio_leg(house).transfer("+15550002222")
-    await leg_of(house, "telnyx").transfer("sip:desk@pbx.example?a&b")
-    (base, call), (telnyx_base, telnyx_call) = house.rest
-    assert (base, call.method) == ("https://api.twilio.com", "POST")
-    assert call.path == "/2010-04-01/Accounts/AC1/Calls/CA1.json"
-    assert call.headers["Authorization"] == basic("AC1", SECRET)
-    assert parse_qs(call.body.decode()) == {"Twiml": ["<Response><Dial>+15550002222</Dial></Response>"]}
-    assert (telnyx_base, telnyx_call.path) == ("https://api.telnyx.com", "/v2/texml/Accounts/f558/Calls/CALL%2F1")
-    assert telnyx_call.headers["Authorization"] == "Bearer KEY01"
-    assert json.loads(telnyx_call.body) == {"Texml": "<Response><Dial>sip:desk@pbx.example?a&amp;b</Dial></Response>"}
-
-
-async def test_vonage_is_given_another_ncco_signed_with_the_applications_key() -> None:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    pem = key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
-    house = House(api_key=pem)
-    await leg_of(house, "vonage").transfer("+15550002222")
-    [(base, call)] = house.rest
-    assert (base, call.method, call.path) == ("https://api.nexmo.com", "PUT", "/v1/calls/CALL%2F1")
-    claims = jwt.decode(call.headers["Authorization"].removeprefix("Bearer "), key.public_key(), algorithms=["RS256"])
-    assert claims["application_id"] == "aaaa"
-    body = json.loads(call.body)
-    assert body["action"] == "transfer"
-    assert body["destination"]["ncco"][0]["endpoint"] == [{"type": "phone", "number": "15550002222"}]
-
-
-def test_a_key_that_is_none_makes_calls_that_cannot_be_transferred() -> None:
-    assert not leg_of(House(api_key="not a key"), "vonage").abilities.transfer
-
-
-async def test_a_transfer_that_the_carrier_refuses_is_an_error() -> None:
-    house = House()
-    leg = twilio_leg(house)
-    house.status = 404
-    with pytest.raises(CarrierError, match="HTTP 404"):
-        await leg.transfer("+15550002222")
