@@ -86,7 +86,7 @@ class Sessions:
         store: Store,
         webhooks: Webhooks,
         agents: Agents,
-        recordings: Recordings,
+        recordings: Recordings | None = None,
         lag_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._settings = settings
@@ -210,7 +210,7 @@ class Sessions:
 
     def _record(self, session: str, agent: AgentSettings, leg: Leg) -> Recording | None:
         wanted = agent.recording
-        if wanted is None:
+        if wanted is None or self._recordings is None:
             return None
         return self._recordings.begin(session, Wish(wanted.retain_seconds, wanted.by_caller), leg.playout)
 
@@ -293,7 +293,7 @@ class Sessions:
             await call.session.settled()
             call.unwatch()
             recording = call.session.recording
-            kept = None if recording is None else await self._recordings.finish(recording)
+            kept = await self._recordings.finish(recording) if self._recordings and recording else None
             cost = call.session.bill.record()
             self._metrics.spent(cost["usd"])
             record = {

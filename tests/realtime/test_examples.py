@@ -23,3 +23,9 @@ def test_engines_of_ones_own_are_held_to_their_contract_by_the_plugin(tmp_path: 
     )
     ran = pytest_in(tmp_path, "--realtime-engine", "mute:Beeps")
     assert ran.returncode == 1
+
+
+def test_an_agents_own_tests_call_it_in_virtual_time() -> None:
+    ran = pytest_in(EXAMPLES / "booking")
+    assert ran.returncode == 0, ran.stdout
+    assert "2 passed" in ran.stdout
