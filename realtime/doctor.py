@@ -32,6 +32,8 @@ from realtime.local import STORE_FILE, local_url, open_store
 from realtime.noticed import has_turn, is_loopback
 from realtime.settings import Settings, SettingsError, VendorSettings, data_folder
 from realtime.store.base import StoreError
+from realtime.telephone import lines
+from signaling.telephony.routes import PREFIX, Line
 from token_service.api_keys import ApiKeys
 
 VENDOR_SECONDS = 5.0
@@ -70,6 +72,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Check]
             checks.append(await _check_vendor(name, vendor))
     checks += _check_prices(settings)
     checks += [*_check_network(settings), _check_public_address(settings), *await _check_ice(settings)]
+    checks += [_check_line(line, settings) for line in lines(settings).values()]
     if environ.get("OPENAI_API_KEY") and not settings.vendors:
         advice = "`realtime init --preset openai` writes the lines that use it"
         checks.append(Check("environment", "warn", "OPENAI_API_KEY is set and not used", advice))
@@ -258,6 +261,22 @@ def _check_public_address(settings: Settings) -> Check:
         return Check(name, "ok", "this machine has one of its own")
     advice = "set public_address under [network] to what callers see, and forward udp_ports"
     return Check(name, "warn", "only private addresses: callers from elsewhere will not connect", advice)
+
+
+def _check_line(line: Line, settings: Settings) -> Check:
+    name = f"telephony {line.name}"
+    flaw = None if line.secrets is None else line.carrier.flaw(line.secrets)
+    if flaw is not None:
+        return Check(name, "fail", flaw, f"docs/telephony says which secrets {line.carrier.name} has")
+    if not line.carrier.announces:
+        return Check(name, "ok", f"its socket: {PREFIX}/{line.name}")
+    public = settings.server.public_url
+    if public is None and line.carrier.name == "audiosocket":
+        return Check(name, "ok", f"its dial plan's address: {PREFIX}/{line.name}/answer")
+    if public is None:
+        advice = "set REALTIME_PUBLIC_URL to the address that the carrier asks, unless a trusted proxy passes it on"
+        return Check(name, "warn", "its signatures hold the public address, which is not known", advice)
+    return Check(name, "ok", f"its webhook: {public.rstrip('/')}{PREFIX}/{line.name}/answer")
 
 
 async def _check_ice(settings: Settings) -> list[Check]:

@@ -143,6 +143,9 @@ class Asterisk:
     signs_socket = True
     codecs: Sequence[Codec] = ()
 
+    def flaw(self, secrets: Secrets) -> str | None:
+        return None
+
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         return self.signed_socket(request, secrets) is True
 

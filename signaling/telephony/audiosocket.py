@@ -126,6 +126,9 @@ class AudioSocket:
     signs_socket = True
     codecs: Sequence[Codec] = tuple(Codec("l16", rate) for rate in _AUDIO.values())
 
+    def flaw(self, secrets: Secrets) -> str | None:
+        return None
+
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         """The secret as Bearer, as a password, or as the form's field `secret`, which a dial plan can send."""
         given = password_of(request.headers)

@@ -267,6 +267,9 @@ class Carrier(Protocol):
     def signs_socket(self) -> bool:
         """The upgrade carries a proof of identity; where it cannot, the token is what guards the socket."""
 
+    def flaw(self, secrets: Secrets) -> str | None:
+        """What is wrong with the secrets, as far as can be seen from here."""
+
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         """Whether the request is the carrier's. Compared in constant time; never raises."""
 

@@ -151,6 +151,13 @@ class Telnyx:
     signs_socket = False
     codecs: Sequence[Codec] = (PCMU, Codec("pcma"), *(Codec("l16", rate) for rate in (8_000, 16_000, 24_000)))
 
+    def flaw(self, secrets: Secrets) -> str | None:
+        try:
+            _public_key(secrets.main)
+        except ValueError:
+            return "secret is not Telnyx's public key: 32 bytes in base64"
+        return None
+
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         """`secrets.main`: the account's public key, base64."""
         timestamp = request.headers.get("telnyx-timestamp", "")
@@ -158,7 +165,7 @@ class Telnyx:
         if sent_at is None or abs(request.now - sent_at) > TOLERANCE_S:
             return False
         try:
-            key = Ed25519PublicKey.from_public_bytes(b64decode(secrets.main, validate=True))
+            key = _public_key(secrets.main)
             signature = b64decode(request.headers.get("telnyx-signature-ed25519", ""), validate=True)
             key.verify(signature, timestamp.encode() + b"|" + request.body)
         except (InvalidSignature, binascii.Error, ValueError):
@@ -196,6 +203,11 @@ class Telnyx:
             {"Authorization": f"Bearer {secrets.api_key}", "Content-Type": "application/json"},
             orjson.dumps({"Texml": dial(target)}),
         )
+
+
+def _public_key(text: str) -> Ed25519PublicKey:
+    """Raises ValueError."""
+    return Ed25519PublicKey.from_public_bytes(b64decode(text, validate=True))
 
 
 def _codec(form: Mapping[str, object]) -> Codec:

@@ -129,6 +129,9 @@ class Twilio:
     signs_socket = True
     codecs: Sequence[Codec] = (PCMU,)
 
+    def flaw(self, secrets: Secrets) -> str | None:
+        return None
+
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         return self.signed_socket(request, secrets) is True
 
@@ -183,8 +186,9 @@ def twiml(socket_url: str, parameters: Mapping[str, str], attributes: str = "") 
 
 
 def dial(target: str) -> str:
-    """The document that connects the caller with somebody else."""
-    return f"<Response><Dial>{escape(target)}</Dial></Response>"
+    """The document that connects the caller with somebody else: a number or a SIP address."""
+    noun = f"<Sip>{escape(target)}</Sip>" if target.startswith(("sip:", "sips:")) else escape(target)
+    return f"<Response><Dial>{noun}</Dial></Response>"
 
 
 def incoming_form(request: WebRequest) -> Incoming:

@@ -111,6 +111,14 @@ class Vonage:
     signs_socket = True
     codecs: Sequence[Codec] = tuple(Codec("l16", rate) for rate in (16_000, 8_000, 24_000))
 
+    def flaw(self, secrets: Secrets) -> str | None:
+        try:
+            if secrets.api_key is not None:
+                _own_token("", secrets.api_key, 0.0)
+        except CarrierError as error:
+            return str(error)
+        return None
+
     def signed_webhook(self, request: WebRequest, secrets: Secrets) -> bool:
         claims = _claims(request, secrets)
         given = text_of(claims.get("payload_hash")) if claims else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from realtime.settings import (
     NetworkSettings,
     ServerSettings,
     Settings,
+    TelephonySettings,
     VendorSettings,
 )
 
@@ -137,3 +139,23 @@ async def test_an_ice_server_is_asked_with_stun(tmp_path: Path) -> None:
 )
 def test_ice_addresses_have_their_default_ports(url: str, parsed: tuple[str, str, int, bool]) -> None:
     assert parse_ice_url(url) == parsed
+
+
+async def test_telephone_lines_say_their_webhook_or_what_is_wrong(tmp_path: Path) -> None:
+    def line(secret: str, **more: str) -> TelephonySettings:
+        return TelephonySettings(secret=secret, **more)  # type: ignore[arg-type]
+
+    key = base64.b64encode(bytes(range(32))).decode()
+    telephony = {"telnyx": line(key), "desk": line("x", carrier="telnyx"), "asterisk": line("x")}
+    settings = settings_in(tmp_path, telephony=telephony)
+    public = settings.server.model_copy(update={"public_url": "https://voice.example/"})
+    known = await found(settings.model_copy(update={"server": public}), "telephony telnyx")
+    assert (known.state, known.detail) == (
+        "ok",
+        "its webhook: https://voice.example/v1/ai/realtime/telephony/telnyx/answer",
+    )
+    unknown = await found(settings, "telephony telnyx")
+    assert unknown.state == "warn"
+    assert "REALTIME_PUBLIC_URL" in (unknown.advice or "")
+    assert (await found(settings, "telephony desk")).state == "fail"
+    assert (await found(settings, "telephony asterisk")).state == "ok"

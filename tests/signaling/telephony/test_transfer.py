@@ -51,7 +51,9 @@ async def test_twilio_and_telnyx_are_given_another_document() -> None:
     assert parse_qs(call.body.decode()) == {"Twiml": ["<Response><Dial>+15550002222</Dial></Response>"]}
     assert (telnyx_base, telnyx_call.path) == ("https://api.telnyx.com", "/v2/texml/Accounts/f558/Calls/CALL%2F1")
     assert telnyx_call.headers["Authorization"] == "Bearer KEY01"
-    assert json.loads(telnyx_call.body) == {"Texml": "<Response><Dial>sip:desk@pbx.example?a&amp;b</Dial></Response>"}
+    assert json.loads(telnyx_call.body) == {
+        "Texml": "<Response><Dial><Sip>sip:desk@pbx.example?a&amp;b</Sip></Dial></Response>"
+    }
 
 
 async def test_vonage_is_given_another_ncco_signed_with_the_applications_key() -> None:
