@@ -20,7 +20,7 @@ suite = if ls $(1)/test_*.py >/dev/null 2>&1; then $(PYTEST) $(1) $(ARGS); else 
 # Foreign programs of Debian's that make interop tests with. What cannot be installed is skipped, and said so.
 apt = $$(test "$$(id -u)" = 0 || echo sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120
 browsers:
-	@missing=; for each in chromium firefox-esr turnserver:coturn caddy debootstrap; do \
+	@missing=; for each in chromium firefox-esr turnserver:coturn caddy debootstrap baresip janus kamailio; do \
 	  PATH="$$PATH:/usr/sbin" command -v "$${each%%:*}" >/dev/null || missing="$$missing $${each##*:}"; done; \
 	test -z "$$missing" || { echo "Installing for the tests:$$missing"; \
 	  $(apt) update && $(apt) install -y --no-install-recommends $$missing fonts-dejavu-core >/dev/null; } \

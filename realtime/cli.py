@@ -39,6 +39,8 @@ keys_app = typer.Typer(
     help="API keys, in the data folder's store. Changes hold at once, also for a server that is running.",
 )
 app.add_typer(keys_app, name="keys")
+bridge_app = typer.Typer(no_args_is_help=True, help="Bring telephone calls here from a gateway.")
+app.add_typer(bridge_app, name="bridge")
 
 
 ConfigOption = Annotated[
@@ -398,6 +400,43 @@ def audiosocket(
         raise typer.Exit(0) from None
     except OSError as error:
         _stop(f"cannot listen on {host}:{port}: {error}")
+
+
+@bridge_app.command("janus")
+def bridge_janus(
+    account: Annotated[str, typer.Option(help="Whose calls are answered: sip:user@domain.")],
+    proxy: Annotated[str | None, typer.Option(help="The registrar, sip:host:port. Default: the domain.")] = None,
+    auth_user: Annotated[str | None, typer.Option(help="The name that goes with SIP_SECRET.")] = None,
+    janus: Annotated[str, typer.Option(help="Janus's WebSocket API.")] = "ws://127.0.0.1:8188",
+    calls: Annotated[int, typer.Option(min=1, max=500, help="How many at once.")] = 10,
+    agent: Annotated[str | None, typer.Option(help="Who answers.")] = None,
+    number: Annotated[list[str] | None, typer.Option(help="DIALLED=AGENT for one number. Repeatable.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Answer the SIP calls of an account through Janus (docs/telephony/sip.md).
+
+    SIP_SECRET in the environment is the account's password; without it the account is dialled directly and registers
+    nowhere. JANUS_API_SECRET is Janus's, where it has one.
+    """
+    import logging
+
+    from realtime.bridge.janus import Account, Destination, run
+
+    settings = _load(_config_path(config))
+    found = key or _find_key(settings)
+    if found is None:
+        _stop("no API key: give --key, or set INFRAI_API_KEY")
+    agents = dict(each.partition("=")[::2] for each in number or ())
+    destination = Destination(_url(settings, url), found, agent, agents)
+    whose = Account(account, os.environ.get("SIP_SECRET"), proxy, auth_user)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        asyncio.run(run(janus, os.environ.get("JANUS_API_SECRET"), whose, destination, calls))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
 
 
 def _config_path(option: Path | None) -> Path | None:

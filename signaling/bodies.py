@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from signaling.caller import Caller
 from signaling.errors import CallError
 from signaling.sdp import MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES, OfferError
 
@@ -26,17 +28,30 @@ BODY_SECONDS = 10.0
 
 _MULTIPART_OVERHEAD_BYTES = 4096  # boundaries and part headers
 _MAX_PARTS = 8
+MAX_PARAMETERS = 32
+MAX_TEXT = 500
+"""Characters of a name or a value that a gateway passes on of its caller."""
 
 
 def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_offer(request: Request) -> tuple[bytes | str, Mapping[str, Any]]:
-    """The offer as it was sent, and the `session` that came with it (OpenAI's multipart form; else {})."""
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """`sdp`: the offer as it was sent. `session`: what came with it (OpenAI's multipart form; else {}). `caller`: who
+    calls through a gateway, as it says."""
+
+    sdp: bytes | str
+    session: Mapping[str, Any]
+    caller: Caller | None = None
+
+
+async def read_offer(request: Request) -> Posted:
+    """The body of a POST."""
     kind = media_type(request)
     if kind == SDP:
-        return await _read(request, MAX_OFFER_BYTES, "The offer"), {}
+        return Posted(await _read(request, MAX_OFFER_BYTES, "The offer"), {})
     if kind != MULTIPART:
         raise CallError(
             415,
@@ -48,7 +63,7 @@ async def read_offer(request: Request) -> tuple[bytes | str, Mapping[str, Any]]:
     parts = await _parts(request, body)
     if "sdp" not in parts:
         raise CallError(400, "missing_part", "The form has no part `sdp`.", param="sdp")
-    return parts["sdp"], _session(parts.get("session", ""))
+    return Posted(parts["sdp"], _session(parts.get("session", "")), _caller(parts.get("caller", "")))
 
 
 async def read_fragment(request: Request) -> bytes:
@@ -107,12 +122,43 @@ def _session(part: bytes | str) -> Mapping[str, Any]:
         raise CallError(
             413, "too_large", f"The session is too large; at most {MAX_SESSION_BYTES} bytes are taken.", param="session"
         )
+    return _object(part, "session")
+
+
+def _caller(part: bytes | str) -> Caller | None:
+    """`{"number": …, "dialled": …, "parameters": {…}}`, all of it text, none of it needed."""
+    given = _object(part, "caller")
+    parameters = given.get("parameters", {})
+    texts = {name: value for name, value in given.items() if name != "parameters" and value is not None}
+    if not texts.keys() <= {"number", "dialled"} or not _are_texts(texts) or not _are_texts(parameters):
+        raise CallError(
+            422,
+            "invalid_value",
+            f"The part `caller` holds `number`, `dialled` and `parameters`: texts of at most {MAX_TEXT} characters.",
+            param="caller",
+        )
+    return Caller("phone", texts.get("number"), texts.get("dialled"), None, parameters) if given else None
+
+
+def _are_texts(values: object) -> bool:
+    return (
+        isinstance(values, dict)
+        and len(values) <= MAX_PARAMETERS
+        and all(
+            isinstance(text, str) and len(text) <= MAX_TEXT and text.isprintable()
+            for item in values.items()
+            for text in item
+        )
+    )
+
+
+def _object(part: bytes | str, name: str) -> dict[str, Any]:
     if not part.strip():
         return {}
     try:
-        session = orjson.loads(part)
+        value = orjson.loads(part)
     except orjson.JSONDecodeError:
-        raise CallError(422, "invalid_json", "The part `session` is not JSON.", param="session") from None
-    if not isinstance(session, dict):
-        raise CallError(422, "invalid_value", "The part `session` is not a JSON object.", param="session")
-    return session
+        raise CallError(422, "invalid_json", f"The part `{name}` is not JSON.", param=name) from None
+    if not isinstance(value, dict):
+        raise CallError(422, "invalid_value", f"The part `{name}` is not a JSON object.", param=name)
+    return value

@@ -24,8 +24,8 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from media.leg import Leg
 from media.network import NetworkError
 from media.peer import NegotiationError
-from signaling.bodies import FRAGMENT, SDP, read_fragment, read_offer
-from signaling.caller import Caller
+from signaling.bodies import FRAGMENT, SDP, Posted, read_fragment, read_offer
+from signaling.caller import OVER_WEBRTC, Caller
 from signaling.candidates import MAX_CANDIDATES
 from signaling.errors import CallError, Full
 from signaling.sdp import Offer, dress_answer, guard_offer, parse_fragment
@@ -188,10 +188,13 @@ class CallRoutes:
         caller = await self._callers.caller(request.headers.get("authorization"))
         claims = claims_of(caller, request)
         check_origin(claims, request)
-        body, wished = await read_offer(request)
+        posted = await read_offer(request)
+        if posted.caller is not None and isinstance(caller, Claims):
+            raise Forbidden("Only an API key may say who calls.", code="caller_not_allowed")
+        body = posted.sdp
         offer = guard_offer(body, allow_loopback=self._allow_loopback, codecs=self._codecs)
         digest = hashlib.sha256(body.encode() if isinstance(body, str) else body).hexdigest()
-        answered = await self._answer_once(request, claims, offer, digest, wished)
+        answered = await self._answer_once(request, claims, offer, digest, posted)
         headers = {
             **_cors(request),
             "Location": f"{request.scope.get('root_path', '')}{prefix}/calls/{answered.id}",
@@ -203,7 +206,7 @@ class CallRoutes:
         return response
 
     async def _answer_once(
-        self, request: Request, claims: Claims, offer: Offer, digest: str, wished: Mapping[str, Any]
+        self, request: Request, claims: Claims, offer: Offer, digest: str, posted: Posted
     ) -> _Answered:
         """Open a call, or repeat what the same offer was answered. A reusable token counts each offer by itself."""
         use = f"{claims.jti}:{digest}" if claims.reusable else claims.jti
@@ -211,7 +214,7 @@ class CallRoutes:
             state = await self._used.claim(use, digest, claims.expires_at)
             if state is ClaimState.FRESH:
                 try:
-                    return await self._open(request, claims, offer, (use, digest), wished)
+                    return await self._open(request, claims, offer, (use, digest), posted)
                 except BaseException:
                     await _finish(self._used.release(use))
                     raise
@@ -228,11 +231,11 @@ class CallRoutes:
         )
 
     async def _open(
-        self, request: Request, claims: Claims, offer: Offer, use: tuple[str, str], wished: Mapping[str, Any]
+        self, request: Request, claims: Claims, offer: Offer, use: tuple[str, str], posted: Posted
     ) -> _Answered:
         stored = await self._load_session(claims.session_id)
         model = request.query_params.get("model")
-        session = merge(merge({"model": model} if model else {}, stored), wished)
+        session = merge(merge({"model": model} if model else {}, stored), posted.session)
         if claims.model is None:
             claims = replace(claims, model=self._known_model(session.get("model")))
         if claims.reusable:
@@ -240,7 +243,7 @@ class CallRoutes:
         with self._calls.reserve() as place:
             peer = self._new_peer()
             try:
-                handle = await self._calls.open(peer, claims, session, place=place)
+                handle = await self._calls.open(peer, claims, session, posted.caller or OVER_WEBRTC, place=place)
                 answer = dress_answer(await self._negotiate(peer, offer), offer)
                 answered = _Answered(handle.id, answer)
                 if await request.is_disconnected():

@@ -11,6 +11,7 @@ from typing import Any
 from media.leg import Abilities, LegListener
 from media.peer import NegotiationError
 from media.playout import Playout
+from signaling.caller import Caller
 from signaling.errors import Full
 from token_service.tokens import Claims, call_id
 
@@ -100,6 +101,7 @@ class FakeCalls:
         self.error: Exception | None = None
         self.calls: dict[str, FakeCall] = {}
         self.opened: list[FakeCall] = []
+        self.callers: list[Caller] = []
         self.reserved = 0
 
     def reserve(self) -> ExitStack:
@@ -113,12 +115,15 @@ class FakeCalls:
     def _release(self) -> None:
         self.reserved -= 1
 
-    async def open(self, leg: FakePeer, claims: Claims, session: Mapping[str, Any], *, place: ExitStack) -> FakeCall:
+    async def open(
+        self, leg: FakePeer, claims: Claims, session: Mapping[str, Any], caller: Caller, *, place: ExitStack
+    ) -> FakeCall:
         id_ = call_id(claims.session_id)
         call = FakeCall(id_, claims.session_id, leg, claims, session, FakeListener(self, id_))
         leg.attach(call.listener)
         if self.error is not None:
             raise self.error
+        self.callers.append(caller)
         self.calls[call.id] = call
         place.close()
         self.opened.append(call)

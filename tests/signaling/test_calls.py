@@ -18,6 +18,7 @@ from media.network import NetworkError
 from realtime import problems
 from realtime.store.memory import MemoryStore
 from signaling.bodies import MAX_SESSION_BYTES
+from signaling.caller import OVER_WEBRTC, Caller
 from signaling.calls import CallRoutes, calls_routes, merge
 from signaling.sdp import MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES
 from tests.signaling import offers
@@ -173,6 +174,24 @@ async def test_a_form_brings_its_session_which_lies_over_the_stored_one(server: 
         "instructions": "mine",
         "audio": {"input": {"a": 1, "b": 2}, "output": {"voice": "x"}},
     }
+
+
+async def test_a_gateway_with_an_api_key_says_who_calls(server: Server) -> None:
+    caller = {"number": "+15550001111", "dialled": "100", "parameters": {"queue": "late"}}
+    for form in ({}, {"caller": (None, json.dumps(caller), "application/json")}):
+        response = await server.client.post(
+            CALLS, files={"sdp": (None, CHROME), **form}, headers=await server.key("calls")
+        )
+        assert response.status_code == 201
+    assert server.calls.callers == [OVER_WEBRTC, Caller("phone", "+15550001111", "100", None, {"queue": "late"})]
+
+
+async def test_who_calls_is_not_for_the_bearer_of_a_token_to_say(server: Server) -> None:
+    auth, _ = server.token()
+    form = {"sdp": (None, CHROME), "caller": (None, '{"number": "+15550001111"}')}
+    response = await server.client.post(CALLS, files=form, headers=auth)
+    assert (response.status_code, said(response)["code"]) == (403, "caller_not_allowed")
+    assert server.left_nothing()
 
 
 def test_sessions_merge_object_by_object_and_replace_everything_else() -> None:
@@ -416,6 +435,12 @@ async def test_another_content_type_is_told_which_one_it_must_be(server: Server,
         ({"sdp": (None, CHROME), "session": (None, "[]")}, 422, "invalid_value"),
         ({"sdp": (None, CHROME), "session": (None, "[" * 5000)}, 422, "invalid_json"),
         ({"sdp": (None, CHROME), "session": (None, "x" * (MAX_SESSION_BYTES + 1))}, 413, "too_large"),
+        ({"sdp": (None, CHROME), "caller": (None, "[]")}, 422, "invalid_value"),
+        ({"sdp": (None, CHROME), "caller": (None, '{"name": "x"}')}, 422, "invalid_value"),
+        ({"sdp": (None, CHROME), "caller": (None, '{"number": 1}')}, 422, "invalid_value"),
+        ({"sdp": (None, CHROME), "caller": (None, '{"number": "a\\nb"}')}, 422, "invalid_value"),
+        ({"sdp": (None, CHROME), "caller": (None, '{"parameters": []}')}, 422, "invalid_value"),
+        ({"sdp": (None, CHROME), "caller": (None, '{"parameters": {"a": {}}}')}, 422, "invalid_value"),
         ({"sdp": (None, "v=0" + "x" * MAX_OFFER_BYTES)}, 413, "too_large"),
         ({"sdp": (None, CHROME), "more": (None, "x" * 140_000)}, 413, "too_large"),
         ({f"part{i}": (None, "x") for i in range(20)}, 400, "malformed_form"),

@@ -1,0 +1,1 @@
+"""Programs that bring calls to a server from elsewhere: clients of both sides, part of neither."""
