@@ -1,4 +1,4 @@
-"""A line of the bridge between a Janus and a server that do as they are told here; the real ones are in tests/interop."""
+"""A line of the bridge, between a Janus and a server that do as they are told; the real ones are in tests/interop."""
 
 from __future__ import annotations
 
