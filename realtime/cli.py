@@ -9,12 +9,24 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from realtime.cli_shared import (
+    ConfigOption,
+    KeyOption,
+    UrlOption,
+    config_path,
+    find_key,
+    load_settings,
+    say,
+    server_url,
+    stop,
+)
+from realtime.cli_telephone import audiosocket, bridge_app
 from realtime.presets import PRESETS, PresetName
 
 if TYPE_CHECKING:
@@ -39,21 +51,8 @@ keys_app = typer.Typer(
     help="API keys, in the data folder's store. Changes hold at once, also for a server that is running.",
 )
 app.add_typer(keys_app, name="keys")
-bridge_app = typer.Typer(no_args_is_help=True, help="Bring telephone calls here from a gateway.")
+app.command()(audiosocket)
 app.add_typer(bridge_app, name="bridge")
-
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="The settings file. Default: REALTIME_CONFIG, else realtime.toml in this folder."),
-]
-UrlOption = Annotated[
-    str | None, typer.Option("--url", help="The server. Default: INFRAI_BASE_URL, else as the settings say.")
-]
-KeyOption = Annotated[
-    str | None,
-    typer.Option("--key", help="An API key. Default: INFRAI_API_KEY, REALTIME_API_KEY, else the development key."),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -105,14 +104,14 @@ def serve(
     bot.py, the agents that it makes answer the calls.
     """
     if (tls_cert is None) != (tls_key is None):
-        _stop("--tls-cert and --tls-key go together")
+        stop("--tls-cert and --tls-key go together")
     if tls is not None and tls_cert is not None:
-        _stop("--tls self-signed makes a certificate; it does not go with --tls-cert")
+        stop("--tls self-signed makes a certificate; it does not go with --tls-cert")
     if reload and bot is None:
-        _stop("--reload takes up changes of your agents: name their file")
-    path = _config_path(config)
+        stop("--reload takes up changes of your agents: name their file")
+    path = config_path(config)
     own = _load_bot(bot)
-    settings = _load(path, [agent.name for agent in own.agents] if own else ())
+    settings = load_settings(path, [agent.name for agent in own.agents] if own else ())
     server = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"server": settings.server.model_copy(update=server)})
 
@@ -142,7 +141,7 @@ def serve(
         UnknownEngine,
         UnsupportedAiortc,
     ) as error:
-        _stop(str(error))
+        stop(str(error))
 
 
 @app.command()
@@ -155,9 +154,9 @@ def link(
     """Print a link that opens the page in one browser, once, within 15 minutes."""
     from realtime.web.access import new_link
 
-    made = _with_store(_load(_config_path(config)), lambda store: new_link(store, url))
+    made = _with_store(load_settings(config_path(config)), lambda store: new_link(store, url))
     if made is None:
-        _stop("the server has not run with this data folder yet; start it, or say --url")
+        stop("the server has not run with this data folder yet; start it, or say --url")
     typer.echo(made)
 
 
@@ -173,9 +172,9 @@ def init(
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(chosen.text())
     except FileExistsError:
-        _stop(f"{path} is there already; --force replaces it")
+        stop(f"{path} is there already; --force replaces it")
     except OSError as error:
-        _stop(f"{path} cannot be written: {error.strerror}")
+        stop(f"{path} cannot be written: {error.strerror}")
     typer.echo(f"Wrote {path}. {chosen.about}")
     for name in chosen.variables:
         if not os.environ.get(name):
@@ -186,8 +185,8 @@ def init(
 @app.command()
 def doctor(config: ConfigOption = None) -> None:
     """Check settings, keys, engines, vendors, network and TURN, and say what to do. Exit code 1 on a failure."""
-    path = _config_path(config)
-    settings = _load(path)
+    path = config_path(config)
+    settings = load_settings(path)
 
     from rich.console import Console
     from rich.text import Text
@@ -222,16 +221,16 @@ def keys_create(
     """Make an API key and print it. It is shown this once and not kept."""
     from token_service.errors import InvalidRequest
 
-    settings = _load(_config_path(config))
+    settings = load_settings(config_path(config))
     if agent is not None and settings.agent(agent) is None:
-        _stop(f"there is no agent called {agent} in the settings")
+        stop(f"there is no agent called {agent} in the settings")
     chosen = [scope.strip() for scope in scopes.split(",") if scope.strip()]
 
     async def create(keys: ApiKeys) -> str:
         try:
             plaintext, key = await keys.create(name, chosen, origins=origin or (), agent=agent)
         except InvalidRequest as error:
-            _stop(error.message)
+            stop(error.message)
         typer.echo(f"{key.id}  {' '.join(sorted(key.scopes))}", err=True)
         return plaintext
 
@@ -246,7 +245,7 @@ def keys_list(config: ConfigOption = None) -> None:
     async def listed(keys: ApiKeys) -> list[ApiKey]:
         return await keys.list()
 
-    found = _with_keys(_load(_config_path(config)), listed)
+    found = _with_keys(load_settings(config_path(config)), listed)
     if not found:
         typer.echo("No keys yet: `realtime keys create` makes one, `realtime serve` one for development.", err=True)
     for key in found:
@@ -270,8 +269,8 @@ def keys_revoke(
     async def revoke(keys: ApiKeys) -> bool:
         return await keys.revoke(id_)
 
-    if not _with_keys(_load(_config_path(config)), revoke):
-        _stop(f"there is no key {id_} to revoke; `realtime keys list` shows them")
+    if not _with_keys(load_settings(config_path(config)), revoke):
+        stop(f"there is no key {id_} to revoke; `realtime keys list` shows them")
     typer.echo(f"Revoked {id_}.")
 
 
@@ -296,7 +295,7 @@ def token(
     from realtime.settings import SettingsError, data_folder
     from token_service.keys import KeyFileError
 
-    settings = _load(_config_path(config))
+    settings = load_settings(config_path(config))
     wish = Wish(agent, model, voice, ttl)
     try:
         folder = data_folder(settings)
@@ -304,10 +303,10 @@ def token(
             made = from_folder(settings, folder, wish)
         else:
             asked = url or os.environ.get("INFRAI_BASE_URL")
-            made = mint(settings, folder, wish, url=asked, key=key or _find_key(settings), say=_say)
+            made = mint(settings, folder, wish, url=asked, key=key or find_key(settings), say=say)
         typer.echo(json.dumps(made, indent=2))
     except (KeyFileError, MintError, SettingsError) as error:
-        _stop(str(error))
+        stop(str(error))
 
 
 @app.command()
@@ -330,9 +329,9 @@ def talk(
     from realtime.client.talk import talk as hold_call
     from realtime.client.typed import talk_typed
 
-    settings = _load(_config_path(config))
-    found = key or _find_key(settings)
-    base_url = _url(settings, url)
+    settings = load_settings(config_path(config))
+    found = key or find_key(settings)
+    base_url = server_url(settings, url)
     try:
         if text:
             raise typer.Exit(asyncio.run(talk_typed(sys.stdin, base_url=base_url, api_key=found, agent=agent)))
@@ -350,7 +349,7 @@ def talk(
     except KeyboardInterrupt:
         code = 0
     except (ApiError, ConnectError, OSError) as error:
-        _stop(str(error))
+        stop(str(error))
     raise typer.Exit(code)
 
 
@@ -364,101 +363,13 @@ def bench(
     from realtime.load import LoadError
 
     try:
-        verdict = asyncio.run(measure(seconds=seconds, most=calls, say=_say))
+        verdict = asyncio.run(measure(seconds=seconds, most=calls, say=say))
     except (BenchError, LoadError) as error:
-        _stop(str(error))
+        stop(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     typer.echo(summary(verdict))
     raise typer.Exit(0 if verdict.carried else 1)
-
-
-@app.command()
-def audiosocket(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The TCP port that Asterisk dials.")] = 9092,
-    host: Annotated[str, typer.Option(help="The address to listen on. AudioSocket has no TLS.")] = "127.0.0.1",
-    line: Annotated[str, typer.Option(help="Which [telephony.NAME] the calls are of.")] = "audiosocket",
-    url: UrlOption = None,
-    config: ConfigOption = None,
-) -> None:
-    """Take calls from Asterisk's AudioSocket over TCP and carry them to the running server."""
-    import logging
-
-    from realtime.audiosocket import Listener, listen
-    from realtime.telephone import lines
-    from signaling.telephony.routes import PREFIX
-
-    settings = _load(_config_path(config))
-    found = lines(settings).get(line)
-    if found is None or found.secrets is None or found.carrier.name != "audiosocket":
-        _stop(f"there is no [telephony.{line}] with a secret whose carrier is audiosocket in the settings")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    socket_url = f"{_url(settings, url).rstrip('/').replace('http', 'ws', 1)}{PREFIX}/{line}"
-    try:
-        asyncio.run(listen(host, port, Listener(socket_url, found.secrets.main)))
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
-    except OSError as error:
-        _stop(f"cannot listen on {host}:{port}: {error}")
-
-
-@bridge_app.command("janus")
-def bridge_janus(
-    account: Annotated[str, typer.Option(help="Whose calls are answered: sip:user@domain.")],
-    proxy: Annotated[str | None, typer.Option(help="The registrar, sip:host:port. Default: the domain.")] = None,
-    auth_user: Annotated[str | None, typer.Option(help="The name that goes with SIP_SECRET.")] = None,
-    janus: Annotated[str, typer.Option(help="Janus's WebSocket API.")] = "ws://127.0.0.1:8188",
-    calls: Annotated[int, typer.Option(min=1, max=500, help="How many at once.")] = 10,
-    agent: Annotated[str | None, typer.Option(help="Who answers.")] = None,
-    number: Annotated[list[str] | None, typer.Option(help="DIALLED=AGENT for one number. Repeatable.")] = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    config: ConfigOption = None,
-) -> None:
-    """Answer the SIP calls of an account through Janus (docs/telephony/sip.md).
-
-    SIP_SECRET in the environment is the account's password; without it the account is dialled directly and registers
-    nowhere. JANUS_API_SECRET is Janus's, where it has one.
-    """
-    import logging
-
-    from realtime.bridge.janus import Account, Destination, run
-
-    settings = _load(_config_path(config))
-    found = key or _find_key(settings)
-    if found is None:
-        _stop("no API key: give --key, or set INFRAI_API_KEY")
-    agents = dict(each.partition("=")[::2] for each in number or ())
-    destination = Destination(_url(settings, url), found, agent, agents)
-    whose = Account(account, os.environ.get("SIP_SECRET"), proxy, auth_user)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
-    try:
-        asyncio.run(run(janus, os.environ.get("JANUS_API_SECRET"), whose, destination, calls))
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
-
-
-def _config_path(option: Path | None) -> Path | None:
-    """The option, else `REALTIME_CONFIG`, else `realtime.toml` where it exists."""
-    if option is not None:
-        return option
-    if os.environ.get("REALTIME_CONFIG"):
-        return Path(os.environ["REALTIME_CONFIG"])
-    here = Path("realtime.toml")
-    return here if here.exists() else None
-
-
-def _load(path: Path | None, agents: Collection[str] | None = None) -> Settings:
-    """`agents`: names of the developer's own; None where the command does not load them."""
-    from realtime.settings import SettingsError, load
-
-    try:
-        return load(path, os.environ, agents=agents)
-    except SettingsError as error:
-        count = len(error.mistakes)
-        typer.echo(f"{error}\n\n{count} {'mistake' if count == 1 else 'mistakes'} in the settings.", err=True)
-        raise typer.Exit(1) from None
 
 
 def _load_bot(spec: str | None) -> Bot | None:
@@ -467,23 +378,7 @@ def _load_bot(spec: str | None) -> Bot | None:
     try:
         return None if spec is None else load(spec)
     except BotError as error:
-        _stop(str(error))
-
-
-def _find_key(settings: Settings) -> str | None:
-    from realtime.local import find_key
-    from realtime.settings import SettingsError, data_folder
-
-    try:
-        return find_key(settings, data_folder(settings), os.environ)
-    except SettingsError as error:
-        _stop(str(error))
-
-
-def _url(settings: Settings, option: str | None) -> str:
-    from realtime.local import local_url
-
-    return option or os.environ.get("INFRAI_BASE_URL") or local_url(settings.server.host, settings.server.port)
+        stop(str(error))
 
 
 def _with_keys(settings: Settings, use: Callable[[ApiKeys], Coroutine[Any, Any, T]]) -> T:
@@ -509,16 +404,7 @@ def _with_store(settings: Settings, use: Callable[[Store], Coroutine[Any, Any, T
     try:
         return asyncio.run(run())
     except (SettingsError, StoreError) as error:
-        _stop(str(error))
-
-
-def _say(message: str) -> None:
-    typer.echo(f"realtime: {message}", err=True)
-
-
-def _stop(message: str) -> NoReturn:
-    _say(message)
-    raise typer.Exit(1)
+        stop(str(error))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ ALLOWED = {
 }
 LATE = {
     "realtime.cli": "`realtime --help` must not wait for what a single command needs",
+    "realtime.cli_shared": "as realtime.cli",
+    "realtime.cli_telephone": "as realtime.cli",
     "realtime.pytest_plugin": "it loads with every pytest of an environment, wanted or not",
     "realtime.adapters.catalogue": "a vendor's SDK is loaded when the settings name the vendor",
     "realtime.gateway.routes": "the library for buckets is loaded when the settings name a bucket",

@@ -11,7 +11,7 @@ from typing import Any
 from media.leg import Abilities, LegListener
 from media.peer import NegotiationError
 from media.playout import Playout
-from signaling.caller import Caller
+from signaling.caller import OVER_WEBRTC, Caller
 from signaling.errors import Full
 from token_service.tokens import Claims, call_id
 
@@ -116,7 +116,13 @@ class FakeCalls:
         self.reserved -= 1
 
     async def open(
-        self, leg: FakePeer, claims: Claims, session: Mapping[str, Any], caller: Caller, *, place: ExitStack
+        self,
+        leg: FakePeer,
+        claims: Claims,
+        session: Mapping[str, Any],
+        caller: Caller = OVER_WEBRTC,
+        *,
+        place: ExitStack,
     ) -> FakeCall:
         id_ = call_id(claims.session_id)
         call = FakeCall(id_, claims.session_id, leg, claims, session, FakeListener(self, id_))
