@@ -15,7 +15,6 @@ from media.pacer import Pacer
 from realtime import problems
 from realtime.proxies import TrustedProxies
 from realtime.store.memory import MemoryStore
-from signaling.caller import Caller
 from signaling.telephony import routes
 from signaling.telephony.asterisk import Asterisk
 from signaling.telephony.audiosocket import AudioSocket
@@ -38,15 +37,10 @@ Headers = dict[str, str]
 
 
 class PhoneCalls(FakeCalls):
-    """A register that keeps who called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.callers: list[Caller] = []
+    """A register of calls that may have a greeting."""
 
     async def open(self, leg: Any, claims: Any, session: Any, caller: Any = None, *, place: Any, greeting: Any) -> Any:  # type: ignore[override]
-        self.callers.append(caller)
-        return await super().open(leg, claims, session, place=place)
+        return await super().open(leg, claims, session, caller, place=place)
 
 
 class House:
