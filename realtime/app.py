@@ -242,7 +242,7 @@ async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
     await services.recordings.start(wanted=any(agent.recording for agent in services.settings.agents.values()))
     await services.webhooks.start()
     services.watchdog.start()
-    services.agents.start()
+    await services.agents.start()
     try:
         yield
     finally:

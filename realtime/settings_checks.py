@@ -179,12 +179,17 @@ def _without_functions(refs: Any) -> Any:
 
 
 def _check_tools(data: Mapping[str, Any]) -> Iterator[Finding]:
-    for name, agent in _table(data, "agents").items():
+    for name in _table(data, "agents"):
         seen: set[str] = set()
-        for index, tool in _indexed(agent.get("tools") if isinstance(agent, dict) else None):
+        tools = [
+            (key, *found)
+            for key in ("tools", "http_tools")
+            for found in _indexed(_table(data["agents"], name).get(key))
+        ]
+        for key, index, tool in tools:
             tool_name = tool.get("name") if isinstance(tool, dict) else None
             if isinstance(tool_name, str) and tool_name in seen:
-                yield Finding(("agents", name, "tools", index), f"there are two tools called `{tool_name}`")
+                yield Finding(("agents", name, key, index), f"there are two tools called `{tool_name}`")
             if isinstance(tool_name, str):
                 seen.add(tool_name)
 

@@ -207,6 +207,8 @@ def _variable_name(value: str) -> str:
 
 
 VendorKind = Annotated[str, AfterValidator(_vendor_kind)]
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, AfterValidator(_name)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic_core import PydanticSerializationError, to_json
 
-from realtime.adapters.base import Tool
+from realtime.adapters.base import Tool, ToolCall
 from realtime.agents.blame import of_function
 from realtime.agents.call import AnyAgent, Call, ToolError
 from realtime.agents.tools import MAX_TIMEOUT_S, TIMEOUT_S, ToolResult, bounded, words_of
@@ -62,8 +62,8 @@ class FunctionTool:
         self.timeout = timeout
         self.spec = ServerTool(Tool(chosen, description or text, schema), on_cut, later, filler, farewell)
 
-    async def run(self, arguments: str, call: Call) -> ToolResult:
-        result: ToolResult = await call.user.run(self._run(arguments, call), self.timeout)
+    async def run(self, asked: ToolCall, call: Call) -> ToolResult:
+        result: ToolResult = await call.user.run(self._run(asked.arguments, call), self.timeout)
         return result
 
     async def _run(self, arguments: str, call: Call) -> ToolResult:

@@ -15,6 +15,7 @@ from realtime.agents.agent import Agent
 from realtime.agents.call import AnyAgent, Caller
 from realtime.agents.calls import AgentCall, Behaviour
 from realtime.agents.loading import BotError, load_function
+from realtime.agents.remote import RemoteTools
 from realtime.agents.turn import TurnFunction
 from realtime.agents.usercode import UserCode
 from realtime.settings import AgentSettings, Settings
@@ -34,13 +35,15 @@ class Agents:
         self._own: dict[str, Agent] = {}
         self._functions: dict[str, TurnFunction] = {}
         self._working: set[asyncio.Task[None]] = set()
+        self._remote = RemoteTools(settings.agents)
         for agent in settings.agents.values():
             if agent.turn_function is not None:
                 self._functions[agent.turn_function] = load_function(agent.turn_function)
 
-    def start(self) -> None:
-        """The developer's code may run. Called on the server's loop."""
+    async def start(self) -> None:
+        """The developer's code may run, and MCP servers are connected to as far as they are there."""
         self.user.start()
+        await self._remote.start()
 
     def adopt(self, agents: Sequence[Agent]) -> None:
         """These are the developer's agents from here on. Raises `BotError`; then nothing has changed."""
@@ -81,7 +84,7 @@ class Agents:
         answer = own.answer if own else None
         if answer is None and settings.turn_function is not None:
             answer = self._functions[settings.turn_function]
-        return Behaviour(name, settings, dict(own.tools) if own else {}, own, answer)
+        return Behaviour(name, settings, {**self._remote.of(name), **(own.tools if own else {})}, own, answer)
 
     def engines(self, settings: AgentSettings) -> Engines:
         return self._catalogue.engines(settings)
@@ -97,4 +100,5 @@ class Agents:
         """Hooks and tools under way are finished, for a few seconds; then the developer's loop stops."""
         if self._working:
             await asyncio.wait(self._working, timeout=GRACE_S)
+        await self._remote.close()
         self.user.close()

@@ -45,7 +45,7 @@ class AgentTool(Protocol):
     @property
     def timeout(self) -> float: ...
 
-    async def run(self, arguments: str, call: Call) -> ToolResult:
+    async def run(self, asked: ToolCall, call: Call) -> ToolResult:
         """On the server's loop. Raises `ToolError` with words for the model; any other error is a defect."""
 
 
@@ -108,7 +108,7 @@ class ToolRunner:
 
     async def _result(self, tool: AgentTool, asked: ToolCall) -> tuple[ToolResult, str]:
         try:
-            return await tool.run(asked.arguments, self._call), "done"
+            return await tool.run(asked, self._call), "done"
         except ToolError as error:
             return ToolResult(bounded(str(error))), "refused"
         except TookTooLong as error:
