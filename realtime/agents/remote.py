@@ -24,11 +24,14 @@ class RemoteTools:
     """Raises `BotError` when an agent has MCP servers and the SDK is not installed."""
 
     def __init__(self, agents: Mapping[str, AgentSettings]) -> None:
-        self._client = httpx2.AsyncClient(follow_redirects=False, timeout=None)
-        self._requests = {
-            name: {tool.name: HttpTool(tool, self._client) for tool in agent.http_tools}
-            for name, agent in agents.items()
-        }
+        with_requests = {name: agent.http_tools for name, agent in agents.items() if agent.http_tools}
+        self._client: httpx2.AsyncClient | None = None
+        self._requests: dict[str, dict[str, AgentTool]] = {}
+        if with_requests:
+            self._client = client = httpx2.AsyncClient(follow_redirects=False, timeout=None)
+            self._requests = {
+                name: {tool.name: HttpTool(tool, client) for tool in tools} for name, tools in with_requests.items()
+            }
         self._servers = {name: _servers(agent) for name, agent in agents.items() if agent.mcp}
 
     def of(self, agent: str) -> dict[str, AgentTool]:
@@ -44,7 +47,8 @@ class RemoteTools:
 
     async def close(self) -> None:
         await asyncio.gather(*(server.close() for servers in self._servers.values() for server in servers))
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
 
 def _servers(agent: AgentSettings) -> list[McpServer]:

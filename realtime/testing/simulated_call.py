@@ -146,7 +146,7 @@ class SimulatedCall:
             house,
         )
         await catalogue.start()
-        house.start()
+        await house.start()
         now = int(time.time())
         claims = Claims(new_session_id(), "simulated", "simulated", self._agents[0].name, now, now + 3600)
         caller = Caller(
