@@ -66,8 +66,9 @@ async def decide(
 
 def known(caller: Caller) -> dict[str, str]:
     """The variables that a telephone call brings along: its parameters, and who called whom."""
-    numbers = {"caller_number": caller.number, "dialled_number": caller.dialled}
-    return {**caller.parameters, **{name: number for name, number in numbers.items() if number}}
+    if caller.kind != "phone":
+        return {}
+    return {**caller.parameters, "caller_number": caller.number or "", "dialled_number": caller.dialled or ""}
 
 
 def endpoint(settings: Settings, agent: str) -> Endpoint | None:

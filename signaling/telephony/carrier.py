@@ -23,6 +23,10 @@ from pybase64 import b64decode
 Message: TypeAlias = str | bytes
 """One message of the socket: text or binary."""
 
+TOKEN = "realtime_token"
+"""The custom parameter that brings our one-time token back."""
+CALL = "realtime_call"
+"""The custom parameter that brings the id back by which the webhook named the call."""
 MAX_PARAMETERS = 32
 MAX_TEXT = 500
 """Characters kept of a name, a value or a number that a carrier passes on."""

@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pybase64 import b64decode, b64encode_as_string
 
 from signaling.telephony.carrier import (
+    CALL,
     PCMU,
+    TOKEN,
     Audio,
     CarrierError,
     Codec,
@@ -47,7 +49,7 @@ from signaling.telephony.carrier import (
     payload_of,
     text_of,
 )
-from signaling.telephony.twilio import TOKEN, dial, incoming_form, twiml
+from signaling.telephony.twilio import dial, incoming_form, twiml
 
 TOLERANCE_S = 300
 """Age of a signature, as in Telnyx's own library."""
@@ -97,7 +99,7 @@ class TelnyxStream:
         inbound = _codec(member(start, "media_format"))
         self._inbound = inbound
         parameters = parameters_of(start.get("custom_parameters"))
-        token = parameters.pop(TOKEN, "")
+        token, call_id = parameters.pop(TOKEN, ""), parameters.pop(CALL, call_id)
         number, dialled = text_of(start.get("from")) or None, text_of(start.get("to")) or None
         return [Started(call_id, stream_id, inbound, self._outbound, token, number, dialled, parameters=parameters)]
 
@@ -187,7 +189,7 @@ class Telnyx:
         )
         if ours.encoding != "l16":
             attributes += f' codec="{ours.encoding.upper()}"'
-        return twiml(socket_url, {TOKEN: token}, attributes)
+        return twiml(socket_url, {TOKEN: token, CALL: incoming.call_id}, attributes)
 
     def stream(self, codec: Codec | None, query: Mapping[str, str]) -> Stream:
         return TelnyxStream(codec or PCMU)

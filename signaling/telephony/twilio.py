@@ -24,6 +24,7 @@ from pybase64 import b64encode, b64encode_as_string
 from signaling.telephony.carrier import (
     MAX_PARAMETERS,
     PCMU,
+    TOKEN,
     Audio,
     CarrierError,
     Codec,
@@ -48,8 +49,6 @@ from signaling.telephony.carrier import (
     text_of,
 )
 
-TOKEN = "realtime_token"
-"""The `<Parameter>` that holds our one-time token."""
 _TRAITS = Traits()
 _HASHES = {"HMAC_SHA1": hashlib.sha1, "HMAC_SHA256": hashlib.sha256}
 _KNOWN_FIELDS = frozenset(("CallSid", "From", "To", "Caller", "Called", "AccountSid"))

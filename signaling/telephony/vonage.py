@@ -21,6 +21,8 @@ import jwt
 import orjson
 
 from signaling.telephony.carrier import (
+    CALL,
+    TOKEN,
     Audio,
     CarrierError,
     Codec,
@@ -42,11 +44,8 @@ from signaling.telephony.carrier import (
     same,
     text_of,
 )
-from signaling.telephony.twilio import TOKEN
 
 TOLERANCE_S = 300
-CALL = "realtime_call"
-"""The header of our NCCO that holds the call's id."""
 _JSON = {"Content-Type": "application/json"}
 _CLEAR = '{"action":"clear"}'
 

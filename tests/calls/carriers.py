@@ -120,19 +120,22 @@ class Telnyx:
         assert stream is not None, document
         assert stream.get("bidirectionalMode") == "rtp"
         assert stream.get("bidirectionalCodec") == self.codec
-        parameters = {each.get("name"): each.get("value") for each in stream.iter("Parameter")}
-        return Answer(stream.get("url") or "", parameters["realtime_token"] or "", document)
+        return Answer(stream.get("url") or "", self._parameters(document)["realtime_token"], document)
+
+    def _parameters(self, document: str) -> dict[str, str]:
+        found = ElementTree.fromstring(document).iter("Parameter")
+        return {each.get("name", ""): each.get("value", "") for each in found}
 
     def start(self, call_id: str, answer: Answer) -> list[str | bytes]:
         start = {
             "user_id": "3E6F995F",
-            "call_control_id": call_id,
+            "call_control_id": f"v3:{call_id}",
             "call_session_id": "ff55a038",
             "from": CALLER,
             "to": DIALLED,
             "tags": [],
             "client_state": "",
-            "custom_parameters": {"realtime_token": answer.token, "plan": "gold"},
+            "custom_parameters": {**self._parameters(answer.document), "realtime_token": answer.token, "plan": "gold"},
             "media_format": {"encoding": self.codec, "sample_rate": 8000, "channels": 1},
         }
         return [
@@ -198,7 +201,6 @@ class Vonage:
         assert endpoint["type"] == "websocket"
         assert endpoint["content-type"] == "audio/l16;rate=16000"
         assert endpoint["authorization"] == {"type": "vonage"}
-        self._headers = endpoint["headers"]
         headers = {"Authorization": f"Bearer {self.signed()}"}
         return Answer(endpoint["uri"], endpoint["headers"]["realtime_token"], document, headers)
 

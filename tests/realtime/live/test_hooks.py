@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from realtime.live.hooks import Incoming, decide, endpoint
+from realtime.live.hooks import Incoming, decide, endpoint, known
 from realtime.observe.webhooks import Webhooks
 from realtime.settings import Settings
 from realtime.store.memory import MemoryStore
@@ -84,3 +84,11 @@ def test_an_agents_own_webhooks_go_before_the_common_ones() -> None:
     assert quiet.events == frozenset()
     assert endpoint(Settings(), "default") is None
     assert SECRET.removeprefix("whsec_") not in repr((chosen, common))
+
+
+def test_a_telephone_call_brings_variables_along_and_nobody_can_forge_the_numbers() -> None:
+    parameters = {"plan": "gold", "caller_number": "forged"}
+    caller = Caller("phone", number="+15551234567", dialled=None, carrier="twilio", parameters=parameters)
+    assert known(caller) == {"plan": "gold", "caller_number": "+15551234567", "dialled_number": ""}
+    assert known(Caller("phone", parameters=parameters))["caller_number"] == ""
+    assert known(Caller()) == {}

@@ -23,9 +23,11 @@ from signaling.telephony.carrier import (
     Key,
     Marked,
     Message,
+    Secrets,
     Started,
     Stopped,
     Stream,
+    WebRequest,
 )
 from signaling.telephony.telnyx import Telnyx
 from signaling.telephony.twilio import Twilio
@@ -263,6 +265,7 @@ def test_the_answers_send_the_call_to_the_socket_with_the_token() -> None:
         '<Parameter name="realtime_token" value=\'t"k\'/></Stream></Connect></Response>'
     )
     telnyx = Telnyx().answer(url, "tok", incoming, Codec("l16", 16_000)).body
+    assert '<Parameter name="realtime_call" value="CA1"/>' in telnyx
     assert 'bidirectionalMode="rtp" bidirectionalCodec="L16" bidirectionalSamplingRate="16000"' in telnyx
     assert '<Parameter name="realtime_token" value="tok"/>' in telnyx
     [connect] = json.loads(Vonage().answer(url, "tok", incoming, None).body)
@@ -346,6 +349,10 @@ MESSAGES = (
 )
 
 
+def as_body(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
 @pytest.mark.parametrize("name", STARTS)
 @given(st.lists(st.tuples(MESSAGES, st.integers(0, 400)), max_size=8))
 @settings(max_examples=60)
@@ -358,3 +365,29 @@ def test_whatever_comes_nothing_but_a_carrier_error_escapes(name: str, messages:
         except CarrierError:
             return
         assert all(isinstance(event, Started | Audio | Key | Marked | Stopped | Hold) for event in events)
+
+
+@pytest.mark.parametrize("name", STARTS)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["authorization", "x-twilio-signature", "telnyx-timestamp", "telnyx-signature-ed25519", "content-type"]
+        ),
+        st.text(max_size=40) | st.sampled_from(["Basic Og==", "Bearer a.b.c", "Bearer e30.e30.", "1", "Basic \xff"]),
+    ),
+    st.binary(max_size=60) | TEXTS.map(lambda text: text.encode("utf-8", "replace")) | VALUES.map(as_body),
+    st.text(max_size=20),
+)
+@settings(max_examples=60)
+def test_no_request_that_is_made_up_is_signed_and_none_is_too_odd(
+    name: str, headers: dict[str, str], body: bytes, secret: str
+) -> None:
+    carrier = STARTS[name][0]
+    request = WebRequest("POST", ["https://host/x"], headers, body, 1000.0)
+    assert carrier.signed_socket(request, Secrets("a secret that nobody knows")) in (False, None)
+    assert not carrier.signed_webhook(request, Secrets("a secret that nobody knows"))
+    carrier.flaw(Secrets(secret, secret))
+    try:
+        carrier.incoming(request)
+    except CarrierError:
+        return
