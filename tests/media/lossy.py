@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -98,8 +99,7 @@ class LossyCable(Cable):
     up: _Stream | None = None
     down: _Stream | None = None
     arrived: dict[int, float] = field(default_factory=dict)
-    """When the audio packet with this sequence number first arrived at the peer: the loop's seconds."""
-    lost: int = 0
+    """When the audio packet with this RTP timestamp first arrived at the peer: `time.monotonic()` seconds."""
 
     def worsen(self, up: Link, seed: object, down: Link | None = None) -> None:
         """`up`: from the caller to the peer, `down`: back, the same unless said otherwise."""
@@ -122,7 +122,7 @@ class LossyCable(Cable):
         if self.is_cut or self._back is None:
             return
         if 128 <= data[0] <= 191 and not 192 <= data[1] <= 223:
-            self.arrived.setdefault(int.from_bytes(data[2:4], "big"), asyncio.get_running_loop().time())
+            self.arrived.setdefault(int.from_bytes(data[4:8], "big"), time.monotonic())
         self._back.sendto(data, self.peer)
 
     def _after(self, delay: float, deliver, data: bytes) -> None:
