@@ -35,8 +35,8 @@ class Agent(AnyAgent):
     `chat`, `stt`, `tts`: engines, named as in the settings. `filler`: said when a tool keeps the caller
     waiting for `filler_after` seconds. `apology`: said when a turn fails, or yields nothing for
     `turn_timeout` seconds. `keys_as_turns`: what the caller types on the telephone, up to `#` or a pause, is
-    answered like words. `variables`: values for `{{name}}` in instructions and greeting. What is not given is
-    as `[agents.NAME]` of the settings has it.
+    answered like words. `variables`: values for `{{name}}` in instructions and greeting. `recording`: as in the
+    settings, `True` or a table. What is not given is as `[agents.NAME]` of the settings has it.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Agent(AnyAgent):
         apology: str = APOLOGY,
         turn_timeout: float = TURN_S,
         variables: Mapping[str, str] | None = None,
+        recording: bool | Mapping[str, Any] | None = None,
         tools: Sequence[Callable[..., Any] | FunctionTool] = (),
         keys_as_turns: bool = False,
     ) -> None:
@@ -83,9 +84,12 @@ class Agent(AnyAgent):
             "language": language,
             "filler": filler,
             "filler_after_ms": None if filler_after is None else round(filler_after * 1000),
+            "recording": recording if recording is None or isinstance(recording, bool) else dict(recording),
         }
         self._given = {key: value for key, value in given.items() if value is not None}
-        AgentSettings.model_validate(self._given)
+        checked = AgentSettings.model_validate(self._given)
+        if recording is not None:
+            self._given["recording"] = checked.recording
         self.keys_as_turns = keys_as_turns
         for tool in tools:
             if isinstance(tool, FunctionTool):

@@ -47,6 +47,13 @@ def session_routes(sessions: Sessions, authenticator: Authenticator, used_tokens
             raise HTTPException(404, "There is no transcript of such a call.")
         return found
 
+    @router.delete("/{id}/transcript")
+    async def delete_transcript(id: str, request: Request) -> Response:
+        """Delete what is kept of a call that is over. 204 either way."""
+        await authorise(request)
+        await sessions.forget(id)
+        return Response(status_code=204)
+
     @router.delete("/{id}")
     async def delete_session(id: str, request: Request) -> Response:
         """End the call, if there is one, and revoke the session's token. 204 either way."""

@@ -331,6 +331,10 @@ class Sessions:
         kept = await self._store.get(f"transcript:{session_id(id_)}")
         return None if kept is None else dict(orjson.loads(kept))
 
+    async def forget(self, id_: str) -> None:
+        """Delete what is kept of what was said in a call that is over. Idempotent."""
+        await self._store.delete(f"transcript:{session_id(id_)}")
+
     async def drain(self, reason: str = "server_shutdown") -> None:
         """Refuse new calls and end those under way."""
         self._draining = True

@@ -88,6 +88,20 @@ def test_the_signature_is_that_of_aws(server: Running) -> None:
     assert key.hex() == given
 
 
+async def test_a_recording_is_moved_to_the_bucket_and_deleted_from_it(bucket: FilesSettings, tmp_path: Path) -> None:
+    files = S3Files(bucket, seconds=60)
+    recording = tmp_path / "sess_1.3600.ogg"
+    recording.write_bytes(b"OggS" * 3_000_000)  # in parts
+    id_ = await files.adopt(recording, "audio/ogg", seconds=3600)
+    assert not recording.exists()
+    url = await files.url("", id_, seconds=600)
+    answer = fetch(url)
+    assert (answer.headers["content-type"], len(answer.content)) == ("audio/ogg", 12_000_000)
+    await files.delete(id_)
+    await files.delete(id_)
+    assert fetch(url).status_code == 404
+
+
 async def test_a_url_expires(bucket: FilesSettings) -> None:
     files = S3Files(bucket, seconds=1)
     url = await files.url("", await files.put(b"\x89PNG", "image/png"))

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from realtime.gateway.errors import GatewayError
-from realtime.gateway.routes import _files
+from realtime.gateway.routes import open_files
 from realtime.gateway.s3_files import S3Files
 from realtime.settings import FilesSettings, Settings, SettingsError, load
 from realtime.store.memory import MemoryStore
@@ -44,6 +44,17 @@ async def test_a_storage_that_is_not_there_is_a_503_without_its_words() -> None:
     assert "127.0.0.1" not in caught.value.message
 
 
+async def test_a_recording_that_cannot_be_uploaded_is_not_lost(tmp_path: Path) -> None:
+    recording = tmp_path / "sess_1.60.ogg"
+    recording.write_bytes(b"OggS")
+    files = S3Files(bucket(endpoint=NOBODY), seconds=60)
+    with pytest.raises(GatewayError):
+        await files.adopt(recording, "audio/ogg", seconds=60)
+    assert recording.read_bytes() == b"OggS"
+    with pytest.raises(GatewayError):
+        await files.delete("file_x.ogg")
+
+
 async def test_our_own_route_has_none_of_its_files() -> None:
     with pytest.raises(GatewayError) as caught:
         S3Files(bucket(), seconds=60).open("file_AAAAAAAAAAAAAAAAAAAAAA.png", "exp=1&sig=x")
@@ -61,4 +72,4 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "realtime.gateway.s3_files")
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(SettingsError, match=r"pip install 'infrai-realtime\[s3\]'"):
-        _files(Settings(files=bucket()), MemoryStore())
+        open_files(Settings(files=bucket()), MemoryStore())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from realtime.observe import webhooks
 from realtime.observe.webhooks import Endpoint, Webhooks
@@ -57,8 +60,23 @@ async def test_a_message_is_signed_as_the_official_library_checks_it() -> None:
         b"\x00\xff garbage, and no HTTP at all\r\n\r\n",
         b"HTTP/1.",
         b"",
+        b"HTTP/1.1 500 Oops\r\n" + b"x: y\r\n" * 200_000 + b"\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: </>\r\n\r\n",
+        answer("999 Huh"),
     ],
-    ids=["500", "redirect", "429", "bad-retry-after", "large", "garbage", "cut-off", "hang-up"],
+    ids=[
+        "500",
+        "redirect",
+        "429",
+        "bad-retry-after",
+        "large",
+        "garbage",
+        "cut-off",
+        "hang-up",
+        "headers-without-end",
+        "nothing-final",
+        "no-such-status",
+    ],
 )
 async def test_what_was_not_taken_is_sent_again_with_the_same_id(failure: bytes) -> None:
     async with receiver(failure, failure) as found, sending(found) as sender:
@@ -66,6 +84,48 @@ async def test_what_was_not_taken_is_sent_again_with_the_same_id(failure: bytes)
         await found.until(lambda: bool(found.taken))
     assert len(found.ids) >= 3
     assert len(set(found.ids)) == 1
+
+
+async def test_a_receiver_that_drips_its_answer_is_not_waited_for_longer_than_one_that_is_silent() -> None:
+    tries = 0
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while not writer.is_closing():
+                writer.write(b"x: y\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, sending(endpoint(url, timeout_s=0.2)) as sender:
+        sender.tell("default", "rtc_1", "call.started", {})
+        await until(lambda: tries >= 3, "it is tried again")
+
+
+def test_a_message_that_somebody_replays_is_known_by_its_age_its_id_and_its_signature() -> None:
+    body, now = b'{"type":"call.ended"}', int(time.time())
+    receiving = Webhook(SECRET)
+
+    def headers(id_: str = "msg_1", at: int = now, signed: bytes = body) -> dict[str, str]:
+        return {
+            "webhook-id": id_,
+            "webhook-timestamp": str(at),
+            "webhook-signature": webhooks.sign(KEY, id_, at, signed),
+        }
+
+    assert receiving.verify(body, headers())["type"] == "call.ended"
+    with pytest.raises(WebhookVerificationError):
+        receiving.verify(body, headers(at=now - 600))  # kept for ten minutes, then sent again
+    with pytest.raises(WebhookVerificationError):
+        receiving.verify(body, {**headers(), "webhook-id": "msg_2"})
+    with pytest.raises(WebhookVerificationError):
+        receiving.verify(body, {**headers(at=now - 600), "webhook-timestamp": str(now)})
+    with pytest.raises(WebhookVerificationError):
+        receiving.verify(b'{"type":"call.started"}', headers())
 
 
 async def test_a_receiver_that_does_not_answer_in_time_is_tried_again() -> None:
