@@ -156,6 +156,8 @@ class ChatRequest:
     """Requests with the same key share their beginning: the vendor may keep its work on it."""
     exact: bool = False
     """A parameter that the model does not take is an error, and not left out."""
+    gather_s: float = 0.0
+    """Seconds from one look at the wire to the next, once tokens come: those that come faster are read together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,13 +104,13 @@ class OpenAIChat(Engine):
                     for delta in events.event(parse_object(await answer.read())):
                         yield delta
                 else:
-                    async with aclosing(self._streamed(answer, events)) as deltas:
+                    async with aclosing(self._streamed(answer, events, request.gather_s)) as deltas:
                         async for delta in deltas:
                             yield delta
             yield replace(events.end(), dropped=self._dropped(request))
 
-    async def _streamed(self, answer: Answer, events: ChatEvents) -> AsyncGenerator[ChatDelta, None]:
-        lines = Lines()
+    async def _streamed(self, answer: Answer, events: ChatEvents, gather_s: float) -> AsyncGenerator[ChatDelta, None]:
+        lines, looked = Lines(), 0.0
         async with aclosing(answer.pieces()) as pieces:
             async for piece in pieces:
                 for line in lines.push(piece):
@@ -119,6 +119,11 @@ class OpenAIChat(Engine):
                 if events.finished or events.done:
                     await _tail(pieces, lines, events)
                     return
+                if gather_s:
+                    soon, looked = looked + gather_s - time.monotonic(), time.monotonic()
+                    if soon > 0:
+                        await asyncio.sleep(soon)
+                        looked += soon
         for line in lines.finish():
             for delta in events.line(line):
                 yield delta

@@ -56,6 +56,9 @@ from realtime.store.base import StoreError
 PATH = "/v1/ai/chat"
 MAX_BODY = 64 << 20
 """Bytes: texts are bounded further, this leaves room for pictures in base64."""
+GATHER_S = 0.01
+"""Seconds, less than a display shows a picture for: tokens that come faster than that leave together. Each waking
+of a process costs more than everything else that is done for a token. The first one never waits."""
 IMAGE_TOKENS = 1000
 """An estimate for one picture."""
 
@@ -393,7 +396,8 @@ async def _opened(ask: Asked, stack: AsyncExitStack) -> tuple[Model, list[ChatDe
     async def work(model: Model) -> tuple[AsyncExitStack, list[ChatDelta], AsyncIterator[ChatDelta]]:
         async with AsyncExitStack() as own:
             engine = await ask.engine(model)
-            deltas = await own.enter_async_context(engine.stream(ask.of(model)))
+            request = replace(ask.of(model), gather_s=GATHER_S)
+            deltas = await own.enter_async_context(engine.stream(request))
             first = await anext(deltas, None)
             return own.pop_all(), [] if first is None else [first], deltas
         raise AssertionError  # the block either returns or raises

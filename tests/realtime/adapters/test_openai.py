@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,33 @@ async def hear(vendor: OpenAIVendor, pcm: np.ndarray, options: SttOptions | None
 
 
 # --- chat ---------------------------------------------------------------------------------------
+
+
+async def test_fast_tokens_may_be_read_together_and_none_is_lost(
+    stub: OpenAIStub, vendor: OpenAIVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps: list[float] = []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+        await asyncio.sleep(seconds)
+
+    stub.tokens = [f" {number}" for number in range(300)]
+    monkeypatch.setattr("realtime.adapters.openai.asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": nap}))
+    deltas = await chat(vendor, replace(HELLO, gather_s=0.02))
+    assert text(deltas) == "".join(stub.tokens)
+    assert isinstance(deltas[-1], ChatEnd)
+    assert naps
+    assert all(0 < seconds <= 0.02 for seconds in naps)
+    naps.clear()
+    await chat(vendor)
+    assert naps == [], "in a call they come as they are made"
+
+
+async def test_the_first_token_waits_for_no_other(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
+    stub.plan(CHAT, Plan(hang=True, after=2))
+    async with asyncio.timeout(5), OpenAIChat(vendor, "m").stream(replace(HELLO, gather_s=60.0)) as deltas:
+        assert await anext(deltas) == TextDelta("Hello")
 
 
 async def test_an_answer_comes_token_by_token_and_ends_with_usage(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
