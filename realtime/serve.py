@@ -33,6 +33,7 @@ from realtime.agents.reloading import reload
 from realtime.app import Services, create_app
 from realtime.local import command_name, local_url, open_store
 from realtime.noticed import is_loopback, notices
+from realtime.observe.garbage import Garbage
 from realtime.screen import Facts, show
 from realtime.settings import Settings, data_folder
 from realtime.web import access
@@ -98,7 +99,10 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str], consol
         def say() -> None:
             show(_facts(settings, options, environ, port, app.state.services.catalogue.infos(), prepared), console)
 
+        garbage = Garbage(lambda: len(app.state.services.sessions))
+
         def listening() -> None:
+            garbage.start()
             say()
             if options.bot is not None and options.reload:
                 services: Services = app.state.services
