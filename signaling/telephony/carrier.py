@@ -201,6 +201,11 @@ class WebRequest:
     """Unix seconds."""
 
     @property
+    def address(self) -> str:
+        """For logs: without the query, where a dial plan writes who calls."""
+        return self.urls[0].partition("?")[0]
+
+    @property
     def form(self) -> list[tuple[str, str]]:
         """The body as form fields. Raises `CarrierError`."""
         try:

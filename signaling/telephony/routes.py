@@ -133,7 +133,7 @@ class TelephonyRoutes:
                 403,
                 "bad_signature",
                 "The request is not signed by the carrier.",
-                reason=f"{line.name}: webhook signature for {web.urls[0]}",
+                reason=f"{line.name}: webhook signature for {web.address}",
             )
         try:
             incoming = line.carrier.incoming(web)
@@ -195,7 +195,7 @@ class TelephonyRoutes:
                 403,
                 "bad_signature",
                 "The socket is not signed by the carrier.",
-                reason=f"{line.name}: {'wrong' if signed is False else 'no'} signature for {web.urls[0]}",
+                reason=f"{line.name}: {'wrong' if signed is False else 'no'} signature for {web.address}",
             )
         return signed is True
 

@@ -218,6 +218,14 @@ async def test_the_session_knows_who_called_whom_and_hears_keys(line: Server, na
 KEY = "input_audio_buffer.dtmf_event_received"
 
 
+async def test_a_refused_socket_is_logged_without_its_number(line: Server) -> None:
+    answer = DIALECTS["asterisk"].answer(line.url.replace("http", "ws"))
+    with pytest.raises(websockets.InvalidStatus) as refusal:
+        await websockets.connect(answer.url, additional_headers={"Authorization": "Basic Ojp4"})
+    assert refusal.value.response.status_code == 403
+    assert "wrong signature for ws://127.0.0.1" in line.log()
+
+
 def test_no_number_is_in_the_log(calls: Calls, line: Server) -> None:
     assert carriers.CALLER.removeprefix("+") not in line.log()
     assert carriers.DIALLED.removeprefix("+") not in line.log()

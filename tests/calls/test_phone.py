@@ -112,3 +112,13 @@ async def opened(line: Server, call_sid: str, token: str) -> bool:
             closed.cancel()
             await socket.close()
             await line.until_calls(0)
+
+
+async def test_a_signed_socket_is_accepted_and_a_wrongly_signed_one_refused(line: Server) -> None:
+    url = f"{line.url.replace('http', 'ws')}{phone.PATH}"
+    async with websockets.connect(url, additional_headers={"X-Twilio-Signature": phone.signature(url)}):
+        pass
+    for signed in (phone.signature(url, secret="another"), phone.signature(line.url + phone.PATH), "x"):
+        with pytest.raises(websockets.InvalidStatus) as refusal:
+            await websockets.connect(url, additional_headers={"X-Twilio-Signature": signed})
+        assert refusal.value.response.status_code == 403
