@@ -146,8 +146,8 @@ class Cable(asyncio.DatagramProtocol):
     _front: asyncio.DatagramTransport | None = None
     _back: asyncio.DatagramTransport | None = None
 
-    async def open(self) -> int:
-        """The port that the caller must talk to."""
+    async def open(self, host: str = "127.0.0.1") -> int:
+        """The port that the caller must talk to; `host`: an address of ours that both sides reach."""
         loop = asyncio.get_running_loop()
         cable = self
 
@@ -155,8 +155,8 @@ class Cable(asyncio.DatagramProtocol):
             def datagram_received(self, data: bytes, addr: tuple) -> None:
                 cable._from_peer(data)
 
-        self._back, _ = await loop.create_datagram_endpoint(Back, local_addr=("127.0.0.1", 0))
-        self._front, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        self._back, _ = await loop.create_datagram_endpoint(Back, local_addr=(host, 0))
+        self._front, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, 0))
         return self._front.get_extra_info("sockname")[1]
 
     def datagram_received(self, data: bytes, addr: tuple) -> None:
