@@ -95,6 +95,8 @@ class AgentCall:
         self.call.greeting = behaviour.settings.greeting
         self.call.voice = behaviour.settings.voice
         self._session: Session | None = None
+        self._records = True
+        """False: the recording was paused, perhaps before it had begun."""
         self._log_ids = f"session={session_id}"
         self._tools = ToolRunner(behaviour.tools, self.call, self._log_ids, house.spawn, self._returned)
         self._model: TurnModel | None = None
@@ -150,6 +152,8 @@ class AgentCall:
     def begin(self, session: Session) -> None:
         """The session that this answers; before it begins."""
         self._session = session
+        if not self._records:
+            self.record(False)
 
     def model(self, engine: ChatModel) -> ChatModel:
         if self._behaviour.answer is None:
@@ -274,6 +278,7 @@ class AgentCall:
         return await self._keys.collect(count, until, seconds)
 
     def record(self, on: bool) -> None:
+        self._records = on
         recording = self._session.recording if self._session is not None else None
         if recording is not None:
             recording.resume() if on else recording.pause()

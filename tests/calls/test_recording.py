@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Awaitable, Iterator
+from pathlib import Path
 from typing import Any
 
 import av
@@ -46,7 +47,8 @@ Json = dict[str, Any]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("recording")
-    with Server(folder, "--engines", "instant", config=CONFIG, environ=phone.ENVIRON) as running:
+    bot = str(Path(__file__).parent / "bots" / "hushed.py")
+    with Server(folder, bot, "--engines", "instant", config=CONFIG, environ=phone.ENVIRON) as running:
         yield running
 
 
@@ -65,6 +67,7 @@ def records(server: Server) -> dict[str, Json]:
             "paused": a_paused_call(server),
             "shop": a_short_call(server, "shop"),
             "private": a_short_call(server, "private"),
+            "hushed": a_hushed_call(server),
         }
         found = await asyncio.gather(*(record_of(call) for call in calls.values()))
         return dict(zip(calls, found, strict=True))
@@ -117,6 +120,15 @@ async def a_short_call(server: Server, agent: str) -> str:
             said = await call.wait_for("response.output_audio_transcript.done")
             assert said["transcript"] == "This call is recorded. Welcome."
     return session
+
+
+async def a_hushed_call(server: Server) -> str:
+    async with dial(server, agent="hushed") as caller:
+        caller.ask("Go on.")
+        await caller.wait_for("output_audio_buffer.started")
+        await asyncio.sleep(0.5)
+        assert (await server.get(f"{SESSIONS}/{caller.session_id}/recording"))["status"] == "paused"
+        return caller.session_id
 
 
 async def a_call_that_plays_a_second(server: Server) -> str:
@@ -244,6 +256,13 @@ async def test_the_agents_settings_say_who_is_recorded_and_for_how_long(
     assert shop["recording"]["keep_until"] == pytest.approx(shop["ended_at"] + 600, abs=60)
     assert private["recording"] is None
     assert (await server.request("GET", f"{SESSIONS}/{private['session_id']}/recording"))[0] == 404
+
+
+async def test_an_agent_may_keep_a_call_out_of_its_recording(server: Server, records: dict[str, Json]) -> None:
+    recording = records["hushed"]["recording"]
+    assert recording["paused_seconds"] == recording["seconds"] > 0.5
+    left, right = await sound(server, recording)
+    assert loud(left) == loud(right) == []
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="worker processes are found in /proc")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from realtime.client import connect
 from realtime.local import STORE_FILE
-from tests.calls.server import API_KEY, Server
+from tests.calls.server import API_KEY, Server, free_port
 from tests.media.webrtc import until
 from tests.realtime.observe.receiver import SECRET, Receiver, answer, receiver
 
@@ -122,3 +125,32 @@ async def _promised(folder: Path, count: int) -> None:
         return bool(found == count)
 
     await until(holds, f"{count} messages are in the store", 10.0)
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "call-records"
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[int]:
+    """The port of the example's receiver."""
+    port = free_port()
+    environ = {**os.environ, "WEBHOOK_SECRET": SECRET, "CALLS": str(tmp_path / "calls")}
+    command = [sys.executable, "-m", "uvicorn", "receiver:app", "--port", str(port), "--log-level", "warning"]
+    with subprocess.Popen(command, cwd=EXAMPLE, env=environ) as receiving:
+        yield port
+        receiving.terminate()
+
+
+async def test_the_examples_receiver_keeps_words_cost_and_sound(keeper: int, tmp_path: Path) -> None:
+    config = (EXAMPLE / "realtime.toml").read_text().replace(":9000/", f":{keeper}/")
+    environ = {"WEBHOOK_SECRET": SECRET}
+    with Server(tmp_path / "server", "--engines", "instant", config=config, environ=environ) as server:
+        async with connect(server.url, api_key=API_KEY, transport="websocket") as call:
+            session = (await call.wait_for("session.created"))["session"]["id"]
+            await call.wait_for("response.done")
+        folder = tmp_path / "calls" / session
+        await until((folder / "call.json").exists, "the call was kept", 20)
+    kept = orjson.loads((folder / "call.json").read_bytes())
+    assert kept["transcript"][0]["text"] == "This call is recorded. How can I help?"
+    assert kept["cost"]["usd"] == 0.0
+    assert (folder / "call.ogg").read_bytes()[:4] == b"OggS"
