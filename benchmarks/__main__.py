@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import gateway, latency, report, startup, websocket
+from benchmarks import gateway, latency, report, startup, telephony, websocket
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
     results = {"startup": startup.measure(starts=5, imports=10, say=say)}
     results["latency"] = latency.measure(latency.Plan(), say)
     results["websocket"] = websocket.measure(websocket.Plan(), say)
+    results["telephony"] = telephony.measure(telephony.Plan(), say)
     results["gateway"] = gateway.measure(gateway.Plan(), say)
     report.finish(results, options)
 

@@ -75,6 +75,9 @@ TARGETS = (
         100,
         "ms",
     ),
+    Target("a telephone call over a carrier's socket, CPU a second", ("telephony", "ms_per_call_second"), 5, "ms"),
+    Target("answers on carriers' sockets, lateness, p99", ("telephony", "lateness_p99_ms"), 20, "ms"),
+    Target("barge-in to the flush on a carrier's socket, p95", ("telephony", "flush_ms", "p95"), 300, "ms"),
     Target("one-shot chat, added to the vendor's answer, median", ("gateway", "added_ms"), 3, "ms"),
     Target("one-shot chat, added to the first token, median", ("gateway", "first_token_added_ms"), 5, "ms"),
     Target("one-shot chat, CPU for a streamed token", ("gateway", "server", "cpu_us_per_token"), 80, "µs"),
@@ -196,6 +199,8 @@ def page(whole: Json) -> str:
             f"Failures: {len(calls['failures'])}.",
             _figures([(name.replace("_", " "), rows) for name, rows in calls["speech_started_ms"].items()]),
         ]
+    if "telephony" in whole:
+        parts += _telephony(whole["telephony"])
     if "gateway" in whole:
         parts += _gateway(whole["gateway"])
     if "startup" in whole:
@@ -246,6 +251,25 @@ def _latency(latency: Json) -> list[str]:
     ]
 
 
+def _telephony(calls: Json) -> list[str]:
+    return [
+        "## Telephone calls over a carrier's socket (milliseconds)",
+        f"{calls['calls']} calls in Twilio's format, G.711 at 8 kHz both ways, for {calls['seconds']:g} s; "
+        f"callers speak {100 * calls['callers_speak']:.0f} % of the time, the bot {100 * calls['bot_speaks']:.0f} %, "
+        f"one turn in five talks over the answer. The server takes {calls.get('server_cores', 0):g} cores: "
+        f"{calls.get('calls_per_core', 0):g} calls a core. The carrier's queue ran dry inside an answer "
+        f"{calls['queue_ran_dry']} times; turns that failed: {len(calls['failures'])}.",
+        _figures(
+            [
+                ("answer's messages late", calls["lateness_ms"]),
+                ("caller's onset to the flush", calls["flush_ms"]),
+                ("end of speech to the first audio, less the silence", calls["answer_ms"]),
+                ("the carrier's own frames late", calls["generator_late_ms"]),
+            ]
+        ),
+    ]
+
+
 def _gateway(gateway: Json) -> list[str]:
     conditions = gateway["conditions"]
     names = {"vendor": "the vendor alone", "server": "through the server"}
@@ -281,7 +305,7 @@ def _gateway(gateway: Json) -> list[str]:
 def _quietness(whole: Json) -> list[str]:
     taken = [
         whole[part].get("other_processes_cores")
-        for part in ("startup", "latency", "websocket", "gateway")
+        for part in ("startup", "latency", "websocket", "telephony", "gateway")
         if part in whole
     ]
     known = [cores for cores in taken if cores is not None]

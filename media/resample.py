@@ -94,26 +94,39 @@ class BlockResampler:
         self._block = source_hz // 1000
         self._taps = _taps(source_hz, target_hz)
         self._same = source_hz == target_hz
-        self._rest = np.zeros(self._taps, np.float32)
-        """The latest samples: those under the filter, and those short of a block."""
+        self._buffer = np.zeros(self._taps, np.float32)
+        """The latest samples: those under the filter, and those short of a block; behind them room for the next."""
+        self._known = self._taps
+        self._lay_out(self._taps, 0)
 
     def push(self, pcm: Pcm) -> Pcm:
         """Any number of samples, 0 too; what comes out belongs to the caller."""
         if self._same:
             return pcm
-        known, block, taps = len(self._rest), self._block, self._taps
-        samples = np.empty(known + len(pcm), np.float32)
-        samples[:known] = self._rest
-        samples[known:] = pcm
-        blocks = (len(samples) - taps) // block
-        self._rest = samples[blocks * block :].copy()
-        shape, step = (blocks, block + taps), samples.itemsize
-        windows: npt.NDArray[np.float32] = np.ndarray(shape, np.float32, samples, 0, (block * step, step))
-        made = windows @ self._weights
+        total = self._known + len(pcm)
+        blocks = (total - self._taps) // self._block
+        if total > len(self._buffer) or blocks != len(self._made):
+            self._lay_out(total, blocks)
+        buffer, made = self._buffer, self._made
+        buffer[self._known : total] = pcm
+        np.matmul(self._windows, self._weights, out=made)
         np.rint(made, out=made)
         np.minimum(made, _MOST, out=made)
         np.maximum(made, _LEAST, out=made)
+        done = blocks * self._block
+        self._known = total - done
+        buffer[: self._known] = buffer[done:total]
         return made.astype(np.int16).reshape(-1)
+
+    def _lay_out(self, total: int, blocks: int) -> None:
+        """Room for so many samples, a view of it as overlapping blocks, and room for what is made of them. All of it is
+        kept while pushes are equally long."""
+        buffer = np.empty(total, np.float32)
+        buffer[: self._known] = self._buffer[: self._known]
+        shape, step = (blocks, self._block + self._taps), buffer.itemsize
+        self._buffer = buffer
+        self._windows = np.ndarray(shape, np.float32, buffer, 0, (self._block * step, step))
+        self._made = np.empty((blocks, self._weights.shape[1]), np.float32)
 
 
 def _joined(frames: list[av.AudioFrame]) -> Pcm:

@@ -37,3 +37,20 @@ def test_one_turn_and_one_set_up_give_the_whole_report(tmp_path):
     judged = {target["name"] for target in whole["targets"]}
     assert "voice to voice over the configured silence, median" in judged
     assert whole["machine"]["cpu"] in page.read_text()
+
+
+@pytest.mark.timeout(60)
+def test_a_few_telephone_calls_give_the_telephone_figures(tmp_path):
+    """Signed, opened and spoken on as a carrier does; nothing failed."""
+    page = tmp_path / "performance.md"
+    command = [sys.executable, "-m", "benchmarks.telephony", "--calls", "4", "--seconds", "3", "--warm-up", "0.5"]
+    run = subprocess.run(
+        [*command, "--quiet", "--write", str(page)], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert run.returncode == 0, run.stderr
+    calls = json.loads(run.stdout)["telephony"]
+    assert calls["calls"] == 4
+    assert calls["failures"] == []
+    assert calls["callers_speak"] > 0
+    assert {"lateness_ms", "flush_ms", "answer_ms", "generator_late_ms"} <= set(calls)
+    assert "Telephone calls over a carrier's socket" in page.read_text()
