@@ -54,8 +54,7 @@ class FunctionTool:
         if on_cut not in ("finish", "cancel"):
             raise BadFunction(function, "on_cut is 'finish' or 'cancel'")
         text, parameters = _documented(inspect.getdoc(function) or "")
-        self._arguments, self._call_as = _model(function, chosen, parameters)
-        schema = self._arguments.model_json_schema(by_alias=True)
+        self._arguments, self._call_as, schema = _model(function, chosen, parameters)
         schema.pop("title", None)
         for field in schema.get("properties", {}).values():
             field.pop("title", None)
@@ -92,8 +91,10 @@ def _as_text(result: object) -> str:
         return str(result)
 
 
-def _model(function: Callable[..., Any], name: str, descriptions: dict[str, str]) -> tuple[type[BaseModel], str | None]:
-    """A model of the arguments, and the name of the parameter that wants the call."""
+def _model(
+    function: Callable[..., Any], name: str, descriptions: dict[str, str]
+) -> tuple[type[BaseModel], str | None, dict[str, Any]]:
+    """A model of the arguments, the name of the parameter that wants the call, and the schema."""
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:
@@ -114,7 +115,8 @@ def _model(function: Callable[..., Any], name: str, descriptions: dict[str, str]
         # By number, because a parameter may be called like something that every model has.
         fields[f"argument_{len(fields)}"] = (hint, described)
     try:
-        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields), call_as
+        model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        return model, call_as, model.model_json_schema(by_alias=True)
     except (PydanticUserError, NameError, ValueError) as error:
         raise BadFunction(function, f"a model cannot fill its parameters: {str(error).splitlines()[0]}") from None
 

@@ -34,6 +34,7 @@ class Agents:
         self._of_file = dict(settings.agents)
         self._own: dict[str, Agent] = {}
         self._functions: dict[str, TurnFunction] = {}
+        self._started = False
         self._working: set[asyncio.Task[None]] = set()
         self._remote = RemoteTools(settings.agents)
         for agent in settings.agents.values():
@@ -42,8 +43,14 @@ class Agents:
 
     async def start(self) -> None:
         """The developer's code may run, and MCP servers are connected to as far as they are there."""
-        self.user.start()
+        self._started = True
+        self._start_user()
         await self._remote.start()
+
+    def _start_user(self) -> None:
+        """Only where there is code of the developer's."""
+        if self._started and (self._own or self._functions):
+            self.user.start()
 
     def adopt(self, agents: Sequence[Agent]) -> None:
         """These are the developer's agents from here on. Raises `BotError`; then nothing has changed."""
@@ -58,6 +65,7 @@ class Agents:
         for name in self._settings.agents.keys() - self._of_file.keys() - merged.keys():
             del self._settings.agents[name]
         self._own = own
+        self._start_user()
         self._settings.agents.update({**self._of_file, **merged})
 
     def for_call(

@@ -429,6 +429,8 @@ class Conversation:
 
     def _create_item(self, event: wire.ItemCreate) -> list[Effect]:
         item = Item.from_param(event.item, sees=self.config.sees)
+        if item.type == "function_call_output" and self._tools.ran(item.call_id):
+            raise WireError("The tool runs on the server.", code="invalid_value", param="item.call_id")
         previous = self.history.insert(item, event.previous_item_id)
         wired = item.to_wire()
         effects: list[Effect] = [

@@ -78,6 +78,7 @@ class ToolCalls:
         self._config = config
         self._history = history
         self._running: dict[str, _Running] = {}
+        self._ran: set[str] = set()
         self._rounds = 0
 
     @property
@@ -95,6 +96,10 @@ class ToolCalls:
     def holds(self) -> bool:
         """A client that has answered its calls asks for the answer, and tools of the same round still run here."""
         return any(running.round.mixed and not running.deferred for running in self._running.values())
+
+    def ran(self, call_id: str) -> bool:
+        """Whether the call is one of a tool here: its result is nobody else's to tell."""
+        return call_id in self._ran
 
     @property
     def exhausted(self) -> bool:
@@ -115,6 +120,7 @@ class ToolCalls:
                 round_.mixed = True
                 continue
             round_.running.add(item.call_id)
+            self._ran.add(item.call_id)
             self._running[item.call_id] = _Running(item.name, spec, round_)
             effects.append(RunTool(ToolCall(item.call_id, item.name, item.arguments)))
         if not round_.running:

@@ -1,0 +1,110 @@
+"""A developer's file is found, named where it is wrong, and found again when it has changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from realtime.adapters.catalogue import Catalogue
+from realtime.agents import Agent
+from realtime.agents.house import Agents
+from realtime.agents.loading import BotError, load, load_function
+from realtime.agents.usercode import Inline
+from realtime.settings import Settings
+from realtime.testing import SimulatedCall
+
+AGENT = "from realtime.agents import Agent\nfrom beside import WORD\nagent = Agent(WORD)\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bot.py").write_text(AGENT)
+    (tmp_path / "beside.py").write_text("WORD = 'one'\n")
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    """A change that shows even on a clock of whole seconds."""
+    path.write_text(text)
+    at = path.stat().st_mtime_ns + 2_000_000_000
+    os.utime(path, ns=(at, at))
+
+
+def test_a_file_and_what_stands_beside_it_are_loaded_anew(folder: Path) -> None:
+    bot = load("bot.py")
+    assert {path.name for path in bot.files} == {"bot.py", "beside.py"}
+    assert not bot.changed
+    write(folder / "beside.py", "WORD = 'two'\n")
+    assert bot.changed
+    assert not bot.seen().changed
+    assert load("bot.py").agents[0]._given["instructions"] == "two"
+    assert bot.agents[0]._given["instructions"] == "one", "what was loaded before is as it was"
+
+
+def test_a_module_and_one_of_its_agents(folder: Path) -> None:
+    assert [agent.name for agent in load("bot:agent").agents] == ["default"]
+    assert [agent.name for agent in load("bot").agents] == ["default"]
+    with pytest.raises(BotError, match="'WORD' is no Agent"):
+        load("bot:WORD")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("agent = Agent(\n", r"bot\.py:1: "),
+        ("import sys\nsys.exit('no')\n", r"SystemExit: no\n    at bot\.py:2"),
+        (
+            "def inner():\n    return 1 / 0\ninner()\n",
+            r"ZeroDivisionError: division by zero\n    at bot\.py:2 in inner",
+        ),
+        ("import no_such_module\n", r"no_such_module"),
+        ("x = 1\n", "makes no Agent"),
+        ("from realtime.agents import Agent\nAgent(voice=7)\n", "voice"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_named_with_its_line_and_leaves_nothing(
+    folder: Path, text: str, message: str
+) -> None:
+    load("bot.py")
+    before = sys.modules["beside"]
+    write(folder / "bot.py", text)
+    with pytest.raises(BotError, match=message):
+        load("bot.py")
+    assert sys.modules["beside"] is before
+
+
+def test_what_is_not_there_is_said(folder: Path) -> None:
+    with pytest.raises(BotError, match=r"there is no file other\.py"):
+        load("other.py")
+    with pytest.raises(BotError, match="no_such_module"):
+        load("no_such_module:agent")
+    with pytest.raises(BotError, match="has no function 'answer'"):
+        load_function("beside:answer")
+
+
+def test_a_function_of_the_settings_answers_the_turns(folder: Path) -> None:
+    (folder / "own_answers.py").write_text("async def answer(turn):\n    yield f'You said {turn.text}'\n")
+    settings = Settings.model_validate({"agents": {"own": {"chat": ["python:own_answers:answer"]}}})
+    with SimulatedCall(Agent(name="own"), settings=settings) as call:
+        call.says("Hello there.")
+        assert call.hears() == "You said Hello there."
+
+
+def test_two_agents_of_one_name_are_a_mistake_and_change_nothing() -> None:
+    settings = Settings.model_validate({"agents": {"filed": {"instructions": "filed"}}})
+    agents = Agents(settings, Catalogue(settings), Inline())
+    agents.adopt([Agent("one"), Agent("two", name="other")])
+    with pytest.raises(BotError, match="two agents called 'same'"):
+        agents.adopt([Agent(name="same"), Agent(name="same")])
+    assert {"default", "other", "filed"} == set(settings.agents)
+    agents.adopt([Agent("three", name="filed")])
+    assert settings.agents["filed"].instructions == "three"
+    assert "other" not in settings.agents, "gone with its version"
+    agents.adopt([Agent("four", name="alone")])
+    assert settings.agents["default"].instructions == "four", "the only one there is answers every call"
+    assert settings.agents["filed"].instructions == "filed", "as the file has it"
