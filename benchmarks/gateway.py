@@ -1,6 +1,6 @@
 """What the one-shot chat costs over a vendor that answers at once, beside a LiteLLM proxy in the same run.
 
-    python -m benchmarks.gateway [--no-peer] [--seconds 5] [--json FILE] [--write FILE]
+    python -m benchmarks.gateway [--no-peer] [--seconds 5] [--json FILE] [--write docs/performance.md]
 
 The stub vendor, the server and the proxy are processes of their own. With two cores or more the one that is
 measured has a core to itself, and stub and client share the other. The same client asks all three, so that its
@@ -167,9 +167,9 @@ async def per_second(place: Place, plan: Plan) -> Json:
 async def token_us(place: Place, plan: Plan, count: int) -> float:
     """Microseconds of CPU for each token, with `count` streams open; the requests' own cost is in it.
 
-    With two open every token comes, and goes, by itself; with more the server finds several at a time.
+    With two open every token comes by itself; with more the server finds several at a time.
     """
-    rounds = plan.streams * OPEN // count // 2
+    rounds = max(1, plan.streams * OPEN // count // 2)
     async with askers(place, count) as open_:
         before = _cpu(place)
         for _ in range(rounds):
@@ -293,7 +293,7 @@ def main() -> None:
     report.add_options(parser)
     options = parser.parse_args()
     plan = Plan(options.requests, options.seconds, options.streams, leaves=options.leaves, peer=options.peer)
-    report.finish({"gateway": measure(plan, report.progress(options))}, options)
+    report.finish({"gateway": measure(plan, report.progress(options))}, options, part="gateway")
 
 
 if __name__ == "__main__":

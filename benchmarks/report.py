@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import machine, section
 from benchmarks.figures import Json
 
 
@@ -118,15 +118,20 @@ def progress(options: argparse.Namespace) -> Callable[[str], None]:
     return (lambda _: None) if options.quiet else say
 
 
-def finish(results: Json, options: argparse.Namespace) -> None:
-    """Print and write the results of a run, and leave with its exit code."""
+def finish(results: Json, options: argparse.Namespace, part: str | None = None) -> None:
+    """Print and write the results of a run, and leave with its exit code.
+
+    `part`: the run is one part of the page, the rest of which is left as it is.
+    """
     command = f"python -m {_module()} {shlex.join(sys.argv[1:])}".rstrip()
     whole = {"command": command, "machine": machine.describe(), **results, "targets": list(_judged(results))}
     text = json.dumps(whole, indent=2)
     print(text)
     if options.json:
         options.json.write_text(text + "\n")
-    if options.write:
+    if options.write and part is not None:
+        section.put(options.write, part, part_of_page(whole))
+    elif options.write:
         options.write.write_text(page(whole))
     failed = [target["name"] for target in whole["targets"] if not target["met"]]
     failed += results.get("latency", {}).get("checks", {}).get("failures", [])
@@ -156,36 +161,21 @@ def _judged(results: Json) -> Iterator[Json]:
             }
 
 
+def part_of_page(whole: Json) -> str:
+    """The results of the one-shot chat alone."""
+    heading, *rest = _gateway(whole["gateway"])
+    return "\n\n".join([heading, _about(whole), _targets(whole), *rest])
+
+
 def page(whole: Json) -> str:
     """The results as Markdown."""
-    about = whole["machine"]
     parts = [
         "# Performance",
         "Written by the benchmark itself (`make bench ARGS='--write docs/performance.md'`); "
         "what is measured, and how, stands in [benchmarks/README.md](../benchmarks/README.md).",
-        "\n".join(
-            [
-                f"- Date: {about['date']}",
-                f"- Command: `{whole['command']}`",
-                f"- Machine: {about['cpu']}, {about['cores']} cores, {about['system']}",
-                f"- Python {about['python']}, aiortc {about['aiortc']}",
-                *_quietness(whole),
-            ]
-        ),
+        _about(whole),
         "## Targets",
-        _table(
-            ("figure", "measured", "target", "met", "peers"),
-            [
-                (
-                    target["name"],
-                    f"{target['measured']:g} {target['unit']}",
-                    f"≤ {target['limit']:g} {target['unit']}",
-                    "yes" if target["met"] else "**no**",
-                    target["peer"],
-                )
-                for target in whole["targets"]
-            ],
-        ),
+        _targets(whole),
         PEERS,
     ]
     if "latency" in whole:
@@ -211,6 +201,35 @@ def page(whole: Json) -> str:
             _figures([*rows, ("`import realtime.client`", startup["import_client_s"])]),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _about(whole: Json) -> str:
+    about = whole["machine"]
+    return "\n".join(
+        [
+            f"- Date: {about['date']}",
+            f"- Command: `{whole['command']}`",
+            f"- Machine: {about['cpu']}, {about['cores']} cores, {about['system']}",
+            f"- Python {about['python']}, aiortc {about['aiortc']}",
+            *_quietness(whole),
+        ]
+    )
+
+
+def _targets(whole: Json) -> str:
+    return _table(
+        ("figure", "measured", "target", "met", "peers"),
+        [
+            (
+                target["name"],
+                f"{target['measured']:g} {target['unit']}",
+                f"≤ {target['limit']:g} {target['unit']}",
+                "yes" if target["met"] else "**no**",
+                target["peer"],
+            )
+            for target in whole["targets"]
+        ],
+    )
 
 
 def _latency(latency: Json) -> list[str]:
@@ -294,7 +313,7 @@ def _gateway(gateway: Json) -> list[str]:
         "## One-shot chat over a vendor that answers at once",
         "Latencies one request after another; requests a second, and their CPU, with "
         f"{conditions['open']} connections open; the CPU of a token with 2 open, where each comes by itself, and with "
-        f"all; streamed answers have {conditions['tokens']} tokens, one a millisecond"
+        f"all; streamed answers have {conditions['tokens']} tokens, one a millisecond, and leave the server every 10 ms"
         + (", each server on a core of its own." if conditions["pinned_to_own_cores"] else "."),
         _table(head, rows),
         "From the caller's leaving to the end of the vendor's connection (milliseconds):",
