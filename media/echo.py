@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import islice
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -173,8 +172,8 @@ class EchoGuard:
     def __init__(self) -> None:
         self._frames: deque[Pcm] = deque(maxlen=_FRAMES)
         """Played and not yet in `_playout`: they are compared only when somebody speaks over them."""
-        self._powers: deque[float] = deque(maxlen=_FRAMES)
-        """Mean square of each of the latest frames."""
+        self._powers: list[float] = []
+        """Mean square of each of the latest frames, `_FRAMES` at least."""
         self._end_at = -1e9
         """When the last of them ends."""
         self._active_until = -1e9
@@ -208,6 +207,8 @@ class EchoGuard:
         power = float(samples @ samples) / len(samples)
         self._frames.append(frame)
         self._powers.append(power)
+        if len(self._powers) > 4 * _FRAMES:
+            del self._powers[:-_FRAMES]
         self._end_at += _HOP_S
         if power > _LOUD:
             self._active_until = self._end_at + _LAG_MOST_S
@@ -249,7 +250,7 @@ class EchoGuard:
         size = len(self._powers)
         first = size + -(behind + _LAG_MOST + _WINDOW) // _HOP
         last = size + min(0, -behind // _HOP)
-        return max(islice(self._powers, max(0, first), max(0, last)), default=0.0)
+        return max(self._powers[max(0, first) : max(0, last)], default=0.0)
 
     def _catch_up(self) -> None:
         """Take the frames played since the last time into `_playout`."""
