@@ -33,7 +33,7 @@ recording = true
 
 [agents.shop]
 greeting = "Welcome."
-recording = { announcement = "This call is recorded.", retain_seconds = 600 }
+recording = { announcement = "This call is recorded.", retain_seconds = 600, by_caller = true }
 
 [agents.private]
 """
@@ -119,6 +119,10 @@ async def a_short_call(server: Server, agent: str) -> str:
         if agent == "shop":
             said = await call.wait_for("response.output_audio_transcript.done")
             assert said["transcript"] == "This call is recorded. Welcome."
+            await call.send({"type": "realtime.recording.pause"})
+            async with asyncio.timeout(10):
+                while (await server.get(f"{SESSIONS}/{session}/recording"))["status"] != "paused":  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
     return session
 
 
@@ -202,11 +206,11 @@ async def test_a_call_that_is_cut_sounds_as_it_was_heard(server: Server, records
     assert loudest_hz(right[int(answer[0] * 48_000) + 4800 :][:24_000], 48_000) == pytest.approx(440, abs=5)
     # The bot's track follows what was heard: from the packet that left first to the one that left last.
     assert answer[0] - first[1] == pytest.approx(record["turns"][0]["voice_to_voice_ms"] / 1000, abs=0.2)
-    assert answer[1] - answer[0] == pytest.approx(the_cut(record)["heard_ms"] / 1000, abs=0.08)
+    assert answer[1] - answer[0] == pytest.approx(the_cut(record)["heard_ms"] / 1000, abs=0.2)
     assert answer[1] - second[0] == pytest.approx(the_cut(record)["barge_in_ms"] / 1000, abs=0.2)
     assert again[0] > second[1]
     [said] = loud(np.repeat(clip(HOW_ARE_YOU) / 32768, 48_000 // RATE))
-    assert first[1] - first[0] == pytest.approx(said[1] - said[0], abs=0.1)
+    assert first[1] - first[0] == pytest.approx(said[1] - said[0], abs=0.2)
 
 
 async def test_over_a_websocket_what_the_client_did_not_play_is_not_recorded(

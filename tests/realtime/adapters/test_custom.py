@@ -47,19 +47,19 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLE))
 
 
+ENGINES: list[tuple[Any, str, Abilities]] = [
+    (CustomChat, "Clerk", Abilities(tools=False)),
+    (CustomTextToSpeech, "Beeps", Abilities()),
+    (CustomSpeechToText, "Ears", Abilities()),
+]
+
+
 @pytest.mark.usefixtures("importable")
-@pytest.mark.parametrize(
-    ("kind", "name", "abilities"),
-    [
-        (CustomChat, "Clerk", Abilities(tools=False)),
-        (CustomTextToSpeech, "Beeps", Abilities()),
-        (CustomSpeechToText, "Ears", Abilities()),
-    ],
-)
-async def test_the_examples_engines_keep_the_contract_across_the_process(
-    kind: Any, name: str, abilities: Abilities
-) -> None:
-    await check(lambda: kind("mine", VendorSettings(kind=f"python:my_engines:{name}")), abilities)
+async def test_the_examples_engines_keep_the_contract_across_the_process() -> None:
+    async def hold(kind: Any, name: str, abilities: Abilities) -> None:
+        await check(lambda: kind("mine", VendorSettings(kind=f"python:my_engines:{name}")), abilities)
+
+    await asyncio.gather(*(hold(*engine) for engine in ENGINES))
 
 
 async def test_a_chat_engine_that_misbehaves_costs_its_own_answer_only(caplog: pytest.LogCaptureFixture) -> None:
