@@ -132,17 +132,20 @@ class LineState(Enum):
 
 
 class Line:
-    """One handle of Janus: at most one call."""
+    """One handle of Janus: at most one call. `retry_s`: until a lost registration is tried again."""
 
-    def __init__(self, janus: Janus, server: Server) -> None:
+    def __init__(self, janus: Janus, server: Server, *, retry_s: float = RETRY_S[1]) -> None:
         self._janus = janus
         self._server = server
+        self._retry_s = retry_s
+        self._register: Message = {}
         self._handle = 0
         self._state = LineState.FREE
         self._location: str | None = None
         self._call = ""
         self._work: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
+        self._registering: asyncio.Task[None] | None = None
         self.registered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         """What Janus answered to `register`; JanusError when it refused."""
 
@@ -152,6 +155,7 @@ class Line:
 
     async def open(self, register: Message) -> Message:
         """Raises `JanusError`."""
+        self._register = register
         self._handle = await self._janus.attach(PLUGIN, self._told)
         await self._janus.message(self._handle, register)
         try:
@@ -163,6 +167,8 @@ class Line:
     async def close(self) -> None:
         """End the call, if there is one."""
         self._ended("the bridge stops")
+        if self._registering is not None:
+            self._registering.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
 
     # --- what Janus says ----------------------------------------------------------------------
@@ -182,7 +188,8 @@ class Line:
             case _:
                 if "error" in data:
                     log.warning("the SIP plugin says: %s", data["error"])
-                    self._registered({"event": "registration_failed", "reason": data["error"]})
+                    if not self.registered.done():
+                        self.registered.set_exception(JanusError(f"the account is not registered: {data['error']}"))
 
     def _registered(self, result: Message) -> None:
         if result["event"] == "registered":
@@ -194,6 +201,12 @@ class Line:
             self.registered.set_exception(JanusError(f"the SIP server does not register the account: {reason}"))
         else:
             log.warning("the registration was lost: %s", reason)
+            if self._registering is None or self._registering.done():
+                self._registering = self._start(self._register_again())
+
+    async def _register_again(self) -> None:
+        await asyncio.sleep(self._retry_s)
+        await self._janus.message(self._handle, self._register)
 
     def _incoming(self, result: Message, call: str, offer: object) -> None:
         if self._state is not LineState.FREE or not isinstance(offer, str):
@@ -246,10 +259,18 @@ class Line:
             await self._janus.request({"janus": "hangup", "handle_id": self._handle})
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(_tried(work))
+        task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, JanusError):
+            log.warning("%s", error)
+        elif error is not None:
+            log.error("the bridge failed in a call", exc_info=error)
 
 
 async def run(janus_url: str, secret: str | None, account: Account, destination: Destination, lines: int) -> None:
@@ -291,13 +312,6 @@ async def bridge(janus_url: str, secret: str | None, account: Account, destinati
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await server.close()
-
-
-async def _tried(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except JanusError as error:
-        log.warning("%s", error)
 
 
 def _caller(number: str, dialled: str) -> bytes:

@@ -70,7 +70,7 @@ class FakeServer:
 class World:
     def __init__(self) -> None:
         self.janus, self.server = FakeJanus(), FakeServer()
-        self.line = Line(self.janus, self.server)  # type: ignore[arg-type]
+        self.line = Line(self.janus, self.server, retry_s=0.01)  # type: ignore[arg-type]
 
     async def open(self) -> Message:
         return await self.line.open(Account("sip:bot@pbx").register())
@@ -140,6 +140,15 @@ async def test_a_caller_who_gives_up_before_the_answer_leaves_no_call() -> None:
     world.server.may_answer.set()
     await until(lambda: world.server.hung_up == ["rtc_1"])
     assert len(world.janus.said) == 1, "nothing is accepted"
+    await world.line.close()
+
+
+async def test_a_registration_that_is_lost_is_tried_again_and_the_call_goes_on() -> None:
+    world = World()
+    await world.up()
+    world.janus.event(event="registration_failed", code=503, reason="Service Unavailable")
+    await until(lambda: [body["request"] for body, _ in world.janus.said] == ["register", "accept", "register"])
+    assert world.line.state is LineState.UP
     await world.line.close()
 
 
