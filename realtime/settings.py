@@ -85,6 +85,12 @@ class VendorSettings(Section):
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     speech_format: Literal["pcm", "wav"] = "pcm"
     """What this address can stream speech as; raw pcm is 24 kHz mono int16."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """What this address calls the limit of an answer; default: the newer name at OpenAI itself."""
+    stream_usage: bool = True
+    """Whether it may be asked to count the tokens of a stream (`stream_options`)."""
+    transcription_format: Literal["verbose_json", "json"] = "verbose_json"
+    """What it can answer recordings with; `json` has no times."""
     batches: bool | None = None
     """Whether it has the batch interface of its kind; default: the vendor's own address does."""
     options: dict[str, Any] = {}
@@ -326,7 +332,6 @@ class FilesSettings(Section):
     """Access key id; without it the environment, a profile's web identity or the machine's role, as AWS has it."""
     secret: Secret | None = None
     prefix: str = ""
-    """Of the objects' names."""
 
     @model_validator(mode="after")
     def _pair(self) -> FilesSettings:

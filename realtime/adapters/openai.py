@@ -89,8 +89,8 @@ class OpenAIChat(Engine):
     def __init__(self, vendor: OpenAIVendor, model: str, *, temperature: float | None = None) -> None:
         super().__init__(vendor, model, EngineInfo(f"{vendor.name}/{model}", "chat", vendor.name, model))
         self._temperature = temperature
-        self._dialect: dict[str, str | None] = {}
-        """Fields that this model refused before, and what it calls them instead, if anything."""
+        self._dialect = dict(vendor.dialect)
+        """Also fields that this model refused before, and what it calls them instead, if anything."""
         self.batches = OpenAIBatches(vendor, self.info.name, self._body_in_batch) if vendor.has_batches else None
 
     def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ChatDelta]]:
@@ -196,7 +196,7 @@ class OpenAISpeechToText(Engine):
 
     def __init__(self, vendor: OpenAIVendor, model: str) -> None:
         super().__init__(vendor, model, EngineInfo(f"{vendor.name}/{model}", "stt", vendor.name, model))
-        self._tells_times = True
+        self._tells_times = vendor.tells_times
 
     def stream(self, options: SttOptions) -> AbstractAsyncContextManager[TranscriptStream]:
         return self._utterance(options)

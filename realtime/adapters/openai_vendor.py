@@ -117,12 +117,22 @@ class OpenAIVendor:
         self.timeout_s = settings.timeout_seconds
         self.speech_format = settings.speech_format
         self._url = settings.base_url or OPENAI_URL
+        self.tells_times = settings.transcription_format == "verbose_json"
+        self.dialect: dict[str, str | None] = {}
+        """Fields that this address does not know, and what it calls them instead, if anything."""
+        if (settings.max_tokens_field or self._own_name()) == "max_completion_tokens":
+            self.dialect["max_tokens"] = "max_completion_tokens"
+        if not settings.stream_usage:
+            self.dialect["stream_options"] = None
         self.has_batches = self.is_openai if settings.batches is None else settings.batches
         self.key = settings.key.get_secret_value() if settings.key else ""
         self._client: openai.AsyncOpenAI | None = None
         self._users: set[object] = set()
         self._warming: asyncio.Lock | None = None
         self._warm = False
+
+    def _own_name(self) -> str:
+        return "max_completion_tokens" if self.is_openai else "max_tokens"
 
     @property
     def is_openai(self) -> bool:

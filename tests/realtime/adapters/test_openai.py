@@ -113,6 +113,28 @@ async def test_fast_tokens_may_be_read_together_and_none_is_lost(
     assert naps == [], "in a call they come as they are made"
 
 
+async def test_what_the_settings_say_of_an_address_is_not_tried_first(stub: OpenAIStub) -> None:
+    stub.refuses = ("max_tokens", "stream_options", "verbose_json")
+    quirks = {"max_tokens_field": "max_completion_tokens", "stream_usage": False, "transcription_format": "json"}
+    vendor = OpenAIVendor("acme", settings(stub, **quirks))
+    await chat(vendor, replace(HELLO, max_tokens=9))
+    (asked,) = stub.requests(CHAT)
+    assert asked.body["max_completion_tokens"] == 9
+    assert not {"max_tokens", "stream_options"} & asked.body.keys()
+    recogniser = OpenAISpeechToText(vendor, "m")
+    async with recogniser.transcription(np.zeros(RATE_IN, np.int16), SttOptions()) as found:
+        assert (await anext(found)).text == "what was said"
+    assert [asked.body["response_format"] for asked in stub.requests(TRANSCRIPTIONS)] == ["json"]
+    await vendor.close(None)
+
+
+def test_openai_itself_is_asked_in_its_newer_words(stub: OpenAIStub) -> None:
+    assert OpenAIVendor("openai", VendorSettings(key=SecretStr(KEY))).dialect == {"max_tokens": "max_completion_tokens"}
+    assert OpenAIVendor("acme", settings(stub)).dialect == {}
+    older = VendorSettings(key=SecretStr(KEY), max_tokens_field="max_tokens")
+    assert OpenAIVendor("openai", older).dialect == {}
+
+
 async def test_the_first_token_waits_for_no_other(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
     stub.plan(CHAT, Plan(hang=True, after=2))
     async with asyncio.timeout(5), OpenAIChat(vendor, "m").stream(replace(HELLO, gather_s=60.0)) as deltas:
