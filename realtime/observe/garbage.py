@@ -29,24 +29,17 @@ class Garbage:
 
     def __init__(self, calls: Callable[[], int]) -> None:
         self._calls = calls
-        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Everything that is there now stays: called once, when the server is ready, on its event loop."""
         gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
         gc.collect()
         gc.freeze()
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._beat)
-
-    def stop(self) -> None:
-        """No further search but Python's of the young."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        asyncio.get_running_loop().call_later(_LOOK_S, self._beat)
 
     def _beat(self) -> None:
         self.look()
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._beat)
+        asyncio.get_running_loop().call_later(_LOOK_S, self._beat)
 
     def look(self) -> None:
         """Search everything when it is time."""

@@ -27,7 +27,6 @@ def as_before() -> Iterator[None]:
 async def begun(calls: int) -> Garbage:
     garbage = Garbage(lambda: calls)
     garbage.start()
-    garbage.stop()
     return garbage
 
 
