@@ -25,7 +25,7 @@ from realtime.agents.turn import TurnFunction, TurnModel
 from realtime.agents.usercode import TookTooLong, UserCode
 from realtime.agents.variables import fill
 from realtime.live import hooks
-from realtime.live.agent import ServerTool
+from realtime.live.agent import Filler, ServerTool
 from realtime.live.config import SessionConfig
 from realtime.live.effects import HandOver, HangUp, KeysPressed, SayText, ToolReturned, WhenQuiet
 from realtime.live.session import Session
@@ -114,6 +114,11 @@ class AgentCall:
     @property
     def tools(self) -> tuple[ServerTool, ...]:
         return tuple(tool.spec for tool in self._behaviour.tools.values())
+
+    @property
+    def filler(self) -> Filler | None:
+        said = self.settings.filler
+        return Filler(said, self.settings.filler_after_ms / 1000) if said else None
 
     @property
     def idle_seconds(self) -> float | None:

@@ -27,6 +27,7 @@ from realtime.adapters.base import (
     ChatEnd,
     ChatModel,
     ChatRequest,
+    EngineError,
     EngineInfo,
     Message,
     TextDelta,
@@ -42,8 +43,8 @@ log = logging.getLogger("realtime.agents")
 CLOSING_S = 2.0
 """Seconds a generator may take to end when it is closed."""
 
-MAX_PIECE = 100_000
-"""Characters of one yield."""
+MAX_TEXT = 100_000
+"""Characters of one turn: hours of speech."""
 
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "\n")
 
@@ -53,6 +54,14 @@ TurnFunction: TypeAlias = Callable[["Turn"], Any]
 
 MAX_INSERTED = 16
 """Sentences of `turn.say` that wait to be said."""
+
+
+class TooMuchText(EngineError):
+    """A turn goes on and on; `place` is the line."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"An answer of more than {MAX_TEXT} characters.", code="turn_too_long", retryable=False)
+        self.place = place
 
 
 class _Token(str):
@@ -89,7 +98,7 @@ class Turn:
 
     def say(self, text: str) -> None:
         """Have a sentence said now, before what is yielded next."""
-        piece = TextDelta(text[:MAX_PIECE] + " ", complete=True)
+        piece = TextDelta(text[: MAX_TEXT + 1] + " ", complete=True)
         self.session.user.post(lambda: self._run.insert(piece))
 
     def hang_up(self, *, at_once: bool = False) -> None:
@@ -194,6 +203,7 @@ class _Run:
         self._results: asyncio.Future[Sequence[Message]] | None = None
         self._streams: list[_ModelStream] = []
         self._made: Any = None
+        self._characters = 0
         self._closed = False
         self._ended = False
         turn = Turn(self, request, call)
@@ -242,7 +252,7 @@ class _Run:
         if not piece:
             return
         whole = not isinstance(piece, _Token) and piece.rstrip(" ").endswith(SENTENCE_ENDS)
-        await self._call.user.main(self._put(TextDelta(glue + piece[:MAX_PIECE], complete=whole)))
+        await self._call.user.main(self._put(TextDelta(glue + piece[: MAX_TEXT + 1], complete=whole)))
 
     async def _put(self, delta: ChatDelta) -> None:
         if self._closed:
@@ -273,7 +283,7 @@ class _Run:
             self._results.set_result(request.messages)
 
     async def deltas(self) -> AsyncGenerator[ChatDelta, None]:
-        """Up to a `ChatEnd`. Raises what the generator raises, and `TookTooLong`."""
+        """Up to a `ChatEnd`. Raises what the generator raises, `TookTooLong` and `TooMuchText`."""
         while True:
             try:
                 async with asyncio.timeout(self._seconds):
@@ -282,6 +292,10 @@ class _Run:
                 raise TookTooLong(self._seconds, self._place()) from None
             if isinstance(piece, _Failed):
                 raise piece.error
+            if isinstance(piece, TextDelta):
+                self._characters += len(piece.text)
+                if self._characters > MAX_TEXT:
+                    raise TooMuchText(self._place())
             yield piece
             self._out.task_done()
             if isinstance(piece, ChatEnd):
@@ -309,7 +323,7 @@ class TurnModel:
     """The `ChatModel` of one call whose turns `function` answers.
 
     `engine`: what `turn.chat()` asks. `seconds`: in which a turn has to yield something more; then, and when it
-    raises, `apology` is said.
+    raises or floods, `apology` is said.
     """
 
     def __init__(self, function: TurnFunction, engine: ChatModel, call: Call, *, apology: str, seconds: float) -> None:
@@ -362,6 +376,11 @@ class TurnModel:
             async with contextlib.aclosing(run.deltas()) as deltas:
                 async for delta in deltas:
                     yield delta
+        except TooMuchText as error:
+            # An end would have all of it spoken first; a failure leaves it at what was.
+            log.error("session=%s the turn floods text at %s", self._call.id, error.place)
+            self._call.say(self._apology)
+            raise
         except Exception as error:
             place = error.place if isinstance(error, TookTooLong) else where(error)
             log.error("session=%s the turn failed at %s", self._call.id, place, exc_info=error)

@@ -30,6 +30,14 @@ class ServerTool:
     farewell: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Filler:
+    """Said when a tool has kept the caller waiting for `after_s` seconds."""
+
+    text: str
+    after_s: float
+
+
 class CallAgent(Protocol):
     """What answers one call. Every method is called on the event loop and returns at once."""
 
@@ -38,6 +46,9 @@ class CallAgent(Protocol):
 
     @property
     def tools(self) -> Sequence[ServerTool]: ...
+
+    @property
+    def filler(self) -> Filler | None: ...
 
     @property
     def idle_seconds(self) -> float | None:

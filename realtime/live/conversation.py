@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from media.endpoint import SpeechStarted, SpeechStopped
 from media.playout import PlayoutEvent
 from realtime.live import wire
+from realtime.live.agent import Filler
 from realtime.live.answering import Answering, CutPlayout
 from realtime.live.brought import BroughtSound
 from realtime.live.caller import UNCLEAR, Caller
@@ -47,14 +48,14 @@ from realtime.live.effects import (
     WhenQuiet,
 )
 from realtime.live.items import History, HistoryError, Item, ItemStatus, Part
-from realtime.live.quiet import Filler, Goodbye, Idle, Quiet
+from realtime.live.quiet import Goodbye, Idle, Quiet
 from realtime.live.responses import Purpose, Response, Status
 from realtime.live.toolcalls import Owed, ToolCalls
 from realtime.live.turntaking import Phase, TurnTaking, Verdict
 from realtime.live.wire import WireError
 from realtime.observe.turns import TurnRecord
 
-__all__ = ["UNCLEAR", "Conversation", "CutPlayout", "Filler"]
+__all__ = ["UNCLEAR", "Conversation", "CutPlayout"]
 
 
 MAX_TO_SAY = 20
@@ -114,14 +115,9 @@ class Conversation:
         """The response being made, if any."""
         return self._answering.active
 
-    @property
-    def idle_seconds(self) -> float | None:
-        """After so much silence the agent is told, again and again."""
-        return self._quiet.idle_seconds
-
-    @idle_seconds.setter
-    def idle_seconds(self, seconds: float | None) -> None:
-        self._quiet.idle_seconds = seconds
+    def silence_means(self, *, filler: Filler | None, idle_seconds: float | None) -> None:
+        """To the agent that answers from here on."""
+        self._quiet.filler, self._quiet.idle_seconds = filler, idle_seconds
 
     @property
     def collects_audio(self) -> bool:
@@ -161,7 +157,7 @@ class Conversation:
         self._quiet.update(
             now,
             busy=busy,
-            tools_run=self._tools.waiting,
+            unsettled=self._tools.waiting or self._turns.phase is not Phase.LISTENING,
             heard_until=self._idle_since,
             own_filler=self._tools.filler,
         )
@@ -267,6 +263,7 @@ class Conversation:
             return []
         if verdict is Verdict.RESUME:
             return self._answering.say(unheard)
+        self._quiet.stay()
         cut = self._tools.cut()
         return [*cut, *self._answer_when_free(Owed())]
 
@@ -338,6 +335,7 @@ class Conversation:
     def _keys_pressed(self, event: KeysPressed, now: float) -> list[Effect]:
         """What the caller has typed is a turn, and ends what is being said."""
         self._quiet.caller_spoke()
+        self._quiet.stay()
         self._tools.new_turn()
         self._to_say.clear()
         cut = self._answering.cut("turn_detected", now) if self._answering.busy else []

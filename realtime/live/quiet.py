@@ -9,15 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from realtime.live.agent import Filler
 from realtime.live.effects import IsQuiet
-
-
-@dataclass(frozen=True, slots=True)
-class Filler:
-    """Said when a tool has kept the caller waiting for `after_s` seconds."""
-
-    text: str
-    after_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +39,14 @@ class Quiet:
     """`filler`: the agent's. `idle_seconds`: of silence after which `Idle` is due, again and again, with their sum."""
 
     def __init__(self, filler: Filler | None, idle_seconds: float | None) -> None:
-        self._filler = filler
+        self.filler = filler
         self.idle_seconds = idle_seconds
         self._since: float | None = None
         """Nothing has sounded and nobody has spoken since then."""
         self._listened = False
         self._waiting = False
         self._own_filler: str | None = None
-        self._tools_run = False
+        self._unsettled = False
         self._filled = False
         self._idle_since: float | None = None
         """The silence that counts towards the next `Idle`; what the bot says meanwhile begins it anew."""
@@ -80,17 +73,21 @@ class Quiet:
     def hang_up(self, reason: str) -> None:
         self._goodbye = self._goodbye or Goodbye(reason)
 
+    def stay(self) -> None:
+        """The caller has more to say: nobody hangs up, unless asked to again."""
+        self._goodbye = None
+
     def await_quiet(self, token: str) -> None:
         self._awaited.append(token)
 
     def update(
-        self, now: float, *, busy: bool, tools_run: bool, heard_until: float | None, own_filler: str | None
+        self, now: float, *, busy: bool, unsettled: bool, heard_until: float | None, own_filler: str | None
     ) -> None:
         """`busy`: somebody speaks, or a response is made or heard. `heard_until`: a client still plays what it got.
 
-        `tools_run`: something is still to be said of their results.
+        `unsettled`: something is still to be said of tools' results, or the caller's words are not known yet.
         """
-        self._own_filler, self._tools_run = own_filler, tools_run
+        self._own_filler, self._unsettled = own_filler, unsettled
         if busy:
             self._since = self._idle_since = None
         elif self._since is None:
@@ -103,7 +100,7 @@ class Quiet:
 
     @property
     def _goodbye_at(self) -> float | None:
-        return self._since if self._goodbye is not None and not self._tools_run else None
+        return self._since if self._goodbye is not None and not self._unsettled else None
 
     @property
     def _quiet_at(self) -> float | None:
@@ -118,10 +115,10 @@ class Quiet:
     @property
     def _filling(self) -> Filler | None:
         if self._own_filler is None:
-            return self._filler
+            return self.filler
         if not self._own_filler:
             return None
-        return Filler(self._own_filler, self._filler.after_s if self._filler else FILL_AFTER_S)
+        return Filler(self._own_filler, self.filler.after_s if self.filler else FILL_AFTER_S)
 
     @property
     def _idle_at(self) -> float | None:

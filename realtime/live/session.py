@@ -28,7 +28,7 @@ from realtime.live import effects as fx
 from realtime.live import wire
 from realtime.live.agent import CallAgent
 from realtime.live.config import SessionConfig
-from realtime.live.conversation import Conversation, Filler
+from realtime.live.conversation import Conversation
 from realtime.live.hearing import Hearing
 from realtime.live.socket_leg import AudioFormat, SocketLeg
 from realtime.live.tasks import CallTasks
@@ -71,7 +71,6 @@ class Session:
         metrics: Metrics,
         *,
         greeting: str | None = None,
-        filler: Filler | None = None,
         agent: CallAgent | None = None,
         recording: Recording | None = None,
         hang_up: Callable[[str], None],
@@ -95,7 +94,7 @@ class Session:
             config,
             leg.playout,
             greeting=greeting,
-            filler=filler,
+            filler=agent.filler if agent else None,
             engines=engines.names(),
             client_plays=not leg.abilities.plays,
             idle_seconds=agent.idle_seconds if agent else None,
@@ -216,7 +215,7 @@ class Session:
             return
         self.agent, self._engines = agent, engines
         self._chat = agent.model(engines.chat)
-        self.conversation.idle_seconds = agent.idle_seconds
+        self.conversation.silence_means(filler=agent.filler, idle_seconds=agent.idle_seconds)
         self._tell(event)
 
     # --- the core and its effects -------------------------------------------------------------

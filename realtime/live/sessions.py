@@ -24,7 +24,6 @@ from media.vad import Vad
 from realtime.adapters.catalogue import Catalogue
 from realtime.agents.house import Agents
 from realtime.live import hooks, wire
-from realtime.live.conversation import Filler
 from realtime.live.policy import Policy
 from realtime.live.session import Session
 from realtime.observe.metrics import Metrics
@@ -180,7 +179,6 @@ class Sessions:
             partial(self._vad.detector, guard=guard),
             self._metrics,
             greeting=_announced(agent, answering.greeting),
-            filler=Filler(agent.filler, agent.filler_after_ms / 1000) if agent.filler else None,
             agent=answering,
             recording=self._record(claims.session_id, agent, leg),
             hang_up=lambda reason: self._hang_up_soon(number, reason),

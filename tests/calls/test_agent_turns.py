@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.calls.bot import Bot, spoken
+from tests.calls.bot import SPOKEN, Bot, spoken
 from tests.calls.caller import Caller, clip, dial
 from tests.calls.conftest import HOW_ARE_YOU
 from tests.calls.neighbour import Neighbour
@@ -94,6 +94,19 @@ async def test_code_that_fails_is_apologised_for_and_named_and_the_next_turn_is_
             assert "the agents' event loop has been held up" in bot.log()[before:]
         caller.ask("Good morning")
         assert await spoken(caller) == "You said Good morning."
+
+
+async def test_a_flood_of_text_is_stopped_apologised_for_and_named(bot: Bot, caller: Caller) -> None:
+    caller.ask("flood")
+    done = (await caller.wait_for("response.done"))["response"]
+    assert (done["status"], done["status_details"]["error"]["code"]) == ("failed", "turn_too_long")
+    apology = await caller.wait_for(SPOKEN)
+    assert apology["transcript"] == SORRY
+    while (await caller.wait_for("output_audio_buffer.stopped"))["response_id"] != apology["response_id"]:
+        """What was said of the flood is heard before."""
+    assert "the turn floods text at tests/calls/bots/turns.py:" in bot.log()
+    caller.ask("Good morning")
+    assert await spoken(caller) == "You said Good morning."
 
 
 async def test_others_hear_every_packet_while_code_blocks_floods_and_does_not_stop(bot: Bot) -> None:

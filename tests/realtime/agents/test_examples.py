@@ -91,6 +91,25 @@ def test_a_code_is_typed_and_the_call_ends() -> None:
         assert call.ended == "agent_hangup"
 
 
+def test_a_cards_number_is_typed_and_stays_out_of_the_transcript() -> None:
+    with SimulatedCall(bot("recorded").agents, model=[calls("take_card"), "Paid."]) as call:
+        assert call.hears().endswith("What would you like to pay?")
+        call.says("My bill.")
+        assert call.hears(words=7) == "Please type the number of your card."
+        call.presses("4242424242424242")
+        assert call.hears() == "Paid."
+        assert call.tools[0].result == "Paid with the card that ends in 4242."
+        assert "42424242" not in str(call.transcript)
+
+
+def test_a_tool_of_the_server_that_stands_beside_those_of_the_page() -> None:
+    with SimulatedCall(bot("both_tools").agents, model=[calls("free_rooms", night="tonight"), "Two."]) as call:
+        call.hears()
+        call.says("A room, please.")
+        assert call.hears() == "Two."
+        assert call.tools[0].result == '["the blue one","the green one"]'
+
+
 def test_long_tools_fill_the_silence_answer_later_or_are_cancelled() -> None:
     model = [
         calls("find_trains", to="Rome"),

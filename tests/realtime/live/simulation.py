@@ -21,8 +21,9 @@ from media.endpoint import SpeechStarted, SpeechStopped
 from media.playout import Heard, Playout
 from realtime.adapters.base import ChatEnd, TextDelta, ToolCallDelta, Usage, Word
 from realtime.live import wire
+from realtime.live.agent import Filler
 from realtime.live.config import SessionConfig
-from realtime.live.conversation import Conversation, Filler
+from realtime.live.conversation import Conversation
 from realtime.live.effects import (
     AudioArrived,
     AudioOpened,

@@ -6,7 +6,7 @@ import pytest
 
 from media.endpoint import SpeechStarted, SpeechStopped
 from realtime.adapters.base import ChatEnd, TextDelta, ToolCallDelta, Usage
-from realtime.live.conversation import Filler
+from realtime.live.agent import Filler
 from realtime.live.effects import (
     ChatFailed,
     ChatProduced,

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from realtime.adapters.base import ChatEnd, ChatRequest, TextDelta, Tool, ToolCallDelta, Usage
-from realtime.live.agent import ServerTool
+from realtime.live.agent import Filler, ServerTool
 from realtime.live.effects import (
     CancelTool,
     ChatProduced,
@@ -27,7 +27,6 @@ from realtime.live.effects import (
     Think,
     ToolReturned,
 )
-from realtime.live.quiet import Filler
 from tests.realtime.live.simulation import EnginePlan, Simulation
 
 TOOLS = (

@@ -1,0 +1,83 @@
+"""One call and the agents that answer it, in virtual time: what is handed over, and a hang-up that is withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from realtime.agents import Agent, Turn
+from realtime.testing import SimulatedCall, calls
+
+
+def patient(name: str, filler: str | None, seconds: float) -> Agent:
+    """An agent whose tool takes a while."""
+    agent = Agent(name=name, filler=filler, filler_after=seconds)
+
+    @agent.tool
+    async def look_up() -> str:
+        """Looks it up."""
+        await asyncio.sleep(6.0)
+        return "found"
+
+    return agent
+
+
+@pytest.mark.parametrize(
+    ("filler", "heard"), [("The second looks.", "The second looks. It is here."), (None, "It is here.")]
+)
+def test_who_takes_over_fills_the_silence_in_its_own_way(filler: str | None, heard: str) -> None:
+    first, second = patient("first", "The first looks.", 1.0), patient("second", filler, 2.0)
+
+    @first.tool
+    async def pass_on() -> Agent:
+        """Passes the caller on."""
+        return second
+
+    model = [calls("look_up"), "It is there.", calls("pass_on"), "Here I am.", calls("look_up"), "It is here."]
+    with SimulatedCall([first, second], model=model) as call:
+        call.says("Look it up.")
+        assert call.hears() == "The first looks. It is there."
+        call.says("Pass me on.")
+        assert call.hears() == "Here I am."
+        call.says("Look it up.")
+        assert call.hears() == heard
+
+
+def leaving() -> Agent:
+    agent = Agent()
+
+    @agent.turn
+    async def answer(turn: Turn) -> AsyncIterator[str]:
+        if "goodbye" in turn.text.lower():
+            turn.hang_up()
+            yield "Goodbye, it was very good to talk to you, and do call again."
+        else:
+            yield "Of course."
+
+    return agent
+
+
+def test_a_hang_up_is_withdrawn_when_the_caller_talks_over_the_goodbye() -> None:
+    with SimulatedCall(leaving()) as call:
+        call.says("Goodbye.")
+        assert call.hears(words=3) == "Goodbye, it was"
+        call.says("Wait, one more thing.")
+        assert call.hears().endswith("Of course.")
+        call.waits(30)
+        assert call.ended is None
+        call.says("Goodbye.")
+        call.hears()
+        call.waits(2)
+        assert call.ended == "agent_hangup"
+
+
+def test_a_cough_does_not_withdraw_it() -> None:
+    with SimulatedCall(leaving()) as call:
+        call.says("Goodbye.")
+        assert call.hears(words=3) == "Goodbye, it was"
+        call.says("")
+        assert call.hears().endswith("do call again.")
+        call.waits(2)
+        assert call.ended == "agent_hangup"
