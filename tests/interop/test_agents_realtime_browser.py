@@ -128,7 +128,7 @@ def _secret(server: Server) -> str:
 
 
 def test_webrtc_speech_is_understood_and_answered_with_a_tool(server, origin, records, tmp_path):
-    with browser(tmp_path, 1.5, "how_are_you", 5.0, "weather", 2.0) as chromium:
+    with browser(tmp_path, 1.5, "how_are_you", 7.0, "weather", 2.0) as chromium:
         caller = Caller(chromium, origin, f"{server.url}/v1/realtime/calls", _secret(server), "webrtc")
         assert caller.call_id.startswith("rtc_")
         assert caller.page.evaluate("window.connectMs") < 4000, "connect() gave up waiting for session.updated"

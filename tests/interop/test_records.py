@@ -30,6 +30,9 @@ DOCUMENTED = (".session.id", ".session.object", ".session.expires_at")
 """In every example of the API's documentation, but not in the types."""
 
 
+pytestmark = pytest.mark.timeout(OWN_TESTS_S + 60)
+
+
 @pytest.fixture(scope="module")
 def events(records: Path) -> list[str]:
     """One event of each shape, as JSON: there are very many deltas."""

@@ -155,14 +155,17 @@ async def item_editing() -> None:
         assert (await call.until("error")).error.event_id == "ev_2"
 
 
-async def images_and_long_instructions_are_taken() -> None:
+async def an_image_for_a_model_that_does_not_see_is_refused_and_the_call_goes_on() -> None:
     picture = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
     async with connected() as call:
         await call.update(instructions="Be kind. " * 5000)
         content = [{"type": "input_text", "text": "Tell me a joke."}, {"type": "input_image", "image_url": picture}]
         item = {"type": "message", "role": "user", "content": content}
-        await call.connection.conversation.item.create(item=item)
-        assert (await call.until("conversation.item.done")).item.content[1].image_url == picture
+        await call.connection.conversation.item.create(item=item, event_id="ev_1")
+        error = (await call.until("error")).error
+        assert (error.param, error.event_id) == ("item.content[1]", "ev_1"), error
+        await call.ask("Tell me a joke.")
+        assert (await call.until("response.done")).response.status == "completed"
 
 
 async def what_cannot_be_is_refused_by_name() -> None:
