@@ -262,7 +262,8 @@ class Conversation:
         if verdict is Verdict.NOTHING or not self.config.creates_responses:
             return []
         if verdict is Verdict.RESUME:
-            return self._answering.say(unheard)
+            self._to_say.appendleft(unheard)
+            return []
         self._quiet.stay()
         cut = self._tools.cut()
         return [*cut, *self._answer_when_free(Owed())]
@@ -312,8 +313,8 @@ class Conversation:
         return effects + self._answer_when_free(owed)
 
     def _say_next(self) -> list[Effect]:
-        """What the agent's code wants said, when nothing is being made and the caller is silent."""
-        if not self._to_say or self._answering.active is not None or self._turns.speaking is not None:
+        """What the agent's code wants said, when nothing is being made and it is known what the caller's silence means."""
+        if not self._to_say or self._answering.active is not None or self._turns.phase is not Phase.LISTENING:
             return []
         return self._answering.say(self._to_say.popleft())
 

@@ -202,6 +202,19 @@ def test_each_tool_runs_once_and_each_result_is_told_once(
         assert told or names[call_id] == "bye" or mixed(call, call_id) or lost(call), names[call_id]
 
 
+def test_what_is_to_be_said_waits_until_a_false_start_is_known_to_be_one() -> None:
+    call = ToolSimulation(0, EnginePlan(no_words=0.5, answer_words=7, token_delay=0.0625), [], 0.001)
+    call.speak(2.0, 1.0)
+    call.at(0.0, lambda: call.client(type="response.create"))
+    call.at(0.0, SayText("By the way."))
+    call.at(2.0, SayText("And besides."))
+    call.run(60)
+    call.orders.finish()
+    said = [item.text for item in call.conversation.history if item.role == "assistant"]
+    assert said[-1] == "And besides."
+    assert "By the way." in " ".join(said)
+
+
 def check(request: ChatRequest) -> None:
     """What no vendor takes: a call without its output right behind it, or an output of nothing."""
     owed: list[str] = []
