@@ -6,7 +6,8 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: serve test interop soak bench lint browsers
 
 serve: .venv/ready ; @$(BIN)/realtime serve $(ARGS)
-test: .venv/ready ; $(PYTEST) $(ARGS)
+# Two files at a time: most of the time is spent waiting for speech.
+test: .venv/ready ; $(PYTEST) -n 2 --dist loadfile $(ARGS)
 interop: .venv/ready browsers ; $(PYTEST) tests/interop tests/web $(ARGS)
 soak: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]" || echo "atheris could not be installed: fuzzing will be skipped"
