@@ -313,7 +313,7 @@ class Conversation:
         return effects + self._answer_when_free(owed)
 
     def _say_next(self) -> list[Effect]:
-        """What the agent's code wants said, when nothing is being made and it is known what the caller's silence means."""
+        """What the agent's code wants said, when nothing is being made and the caller's turn is settled."""
         if not self._to_say or self._answering.active is not None or self._turns.phase is not Phase.LISTENING:
             return []
         return self._answering.say(self._to_say.popleft())
