@@ -1,6 +1,6 @@
 """An event loop whose time passes as fast as its work is done: what would be waited for is skipped.
 
-`time.monotonic()` tells the loop's time while the loop runs, so that everything in the process agrees. Work
+`time.monotonic()` tells the loop's time while the loop runs, in its thread. Work
 that the loop hands to threads is done at once, in place. While a socket is open, time passes as it really
 does: nobody can know when its other side answers. One loop at a time, and not inside another one.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -87,9 +88,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Everything that asks for the time gets the loop's."""
-        before = time.monotonic
-        time.monotonic = self.clock
+        """Everything in this thread that asks for the time gets the loop's; a loop of another would sleep by it."""
+        before, clock, here = time.monotonic, self.clock, threading.get_ident()
+        time.monotonic = lambda: clock.now if threading.get_ident() == here else before()
         try:
             yield
         finally:
