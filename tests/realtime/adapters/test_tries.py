@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,7 +46,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
 
     def make(**script: list[Exception]) -> World:
         made.append(World(script))
-        monkeypatch.setattr(module.asyncio, "sleep", made[-1].sleep)
+        # The module's own name only: servers of other tests may sleep in their threads.
+        monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=made[-1].sleep, timeout=asyncio.timeout))
         return made[-1]
 
     yield make
