@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import hashlib
 import struct
 import time
@@ -483,6 +484,8 @@ async def ring(server: Server, dialect: Dialect, call_id: str) -> AsyncIterator[
     status, document = await announce(server, dialect, call_id)
     assert status == 200, document
     answer = dialect.answer(document)
+    # Its own copy: a stream counts its own messages and keeps its own half-read frame.
+    dialect = copy.copy(dialect)
     async with _dialled(dialect, answer) as socket:
         for message in dialect.start(call_id, answer):
             await socket.send(message)
