@@ -31,6 +31,7 @@ from realtime.adapters.base import EngineInfo
 from realtime.agents.loading import Bot
 from realtime.agents.reloading import reload
 from realtime.app import Services, create_app
+from realtime.http_protocol import HttpProtocol
 from realtime.local import command_name, local_url, open_store
 from realtime.noticed import is_loopback, notices
 from realtime.observe.garbage import Garbage
@@ -154,7 +155,7 @@ def _uvicorn_config(app: FastAPI, options: Options) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="auto",
-        http="httptools",
+        http=HttpProtocol,
         ws=WebSocketProtocol,
         ws_max_size=MAX_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,  # audio does not get smaller, and inflating 20 MiB would hold up the loop
