@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import aioice.ice
 import pytest
 
-from tests.calls.server import Server
+from tests.calls.server import RUNNING, Server
 
 AUDIO = Path(__file__).parents[1] / "audio"
 WEATHER = AUDIO / "synth_flite_rms_weather_london.wav"
 HOW_ARE_YOU = AUDIO / "synth_flite_slt_how_are_you.wav"
+
+LOG_LINES = 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the servers said goes with a failure."""
+    report = yield
+    if report.failed:
+        for server in RUNNING:
+            report.sections.append((f"log of {server.url}", "\n".join(server.log().splitlines()[-LOG_LINES:])))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

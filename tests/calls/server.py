@@ -30,6 +30,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+RUNNING: list[Server] = []
+"""For the report of a test that fails."""
+
+
 class Server:
     """`config`: text of a realtime.toml. `prefix`: a command to run it under. `environ`: more variables."""
 
@@ -67,6 +71,7 @@ class Server:
             stderr=subprocess.STDOUT,
         )
         self._wait_until_ready()
+        RUNNING.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,6 +81,8 @@ class Server:
         assert self._process is not None
         if self._log.closed:
             return
+        if self in RUNNING:
+            RUNNING.remove(self)
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(15)
