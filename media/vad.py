@@ -296,7 +296,7 @@ class SpeechDetector:
         end = self._metered + count * SUBFRAME
         block: npt.NDArray[np.float32] = self._buffer[self._metered : end].reshape(count, SUBFRAME).astype(np.float32)
         self._metered = end
-        for energy in np.einsum("ij,ij->i", block, block).tolist():
+        for energy in np.vecdot(block, block).tolist():
             self._levels.append((energy / SUBFRAME, arrived_at))
         if not self._awaited:
             self._advance()

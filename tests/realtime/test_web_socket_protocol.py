@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import uvicorn
 import websockets
+from hypothesis import example, given
+from hypothesis import strategies as st
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.frames import Frame, Opcode
 
 from realtime.web_socket_protocol import MOST_WAITING, SMALL, WebSocketProtocol
 from tests.media.webrtc import until
@@ -92,3 +98,108 @@ async def test_it_goes_on_reading_while_fewer_wait() -> None:
             await socket.send(str(number))
         await until(lambda: only(server).queue.qsize() == MOST_WAITING - 1, "all had come")
         assert not only(server).read_paused
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Wire(asyncio.Transport):
+    """Where a protocol writes; it is never read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.written += b"<closed>"
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def told(kind: type[WebSocketsSansIOProtocol], reads: list[bytes]) -> tuple[list[Any], bytes]:
+    """What the application is given of these reads, and what the other side is answered."""
+    accepted, over = asyncio.Event(), asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        accepted.set()
+        await over.wait()
+
+    config = uvicorn.Config(application, ws_per_message_deflate=False, ws_max_size=70_000, log_level="critical")
+    config.load()
+    protocol, wire = kind(config, ServerState(), {}), Wire()
+    protocol.connection_made(wire)
+    protocol.data_received(HANDSHAKE)
+    await accepted.wait()
+    wire.written = b""
+    for read in reads:
+        protocol.data_received(read)
+    given = [protocol.queue.get_nowait() for _ in range(protocol.queue.qsize())]
+    answered = wire.written
+    over.set()
+    await asyncio.gather(*protocol.tasks)
+    protocol.connection_lost(None)
+    return given, answered
+
+
+def framed(opcode: Opcode, data: bytes, fin: bool, odd: int) -> bytes:
+    control = opcode is Opcode.PING
+    frame = Frame(opcode, data[:125] if control else data, fin or control).serialize(mask=True)
+    return bytes([frame[0] ^ odd]) + frame[1:]
+
+
+def frames() -> st.SearchStrategy[bytes]:
+    """Mostly whole messages; some in parts, some that no client may send."""
+    data = st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536]).map(b"x".__mul__) | st.binary(max_size=140)
+    kinds = st.sampled_from([Opcode.TEXT] * 4 + [Opcode.BINARY, Opcode.CONT, Opcode.PING])
+    whole = st.builds(framed, kinds, data, st.sampled_from([True] * 5 + [False]), st.just(0))
+    odd = st.builds(framed, kinds, data, st.booleans(), st.sampled_from([0x40, 0x0F])) | st.binary(max_size=20)
+    closing = st.just(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+    return st.one_of(*[whole] * 5, odd, closing)
+
+
+@given(
+    reads=st.lists(
+        st.tuples(frames(), st.lists(st.integers(0, 400), max_size=2), st.booleans()), min_size=1, max_size=8
+    )
+)
+@example([(framed(Opcode.TEXT, b"part", False, 0), [], False), (framed(Opcode.TEXT, b"whole", True, 0), [], False)])
+def test_whatever_comes_is_understood_as_by_uvicorn(reads: list[tuple[bytes, list[int], bool]]) -> None:
+    pieces: list[bytes] = [b""]
+    for data, cuts, joins in reads:
+        places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+        parts = [data[start:end] for start, end in pairwise(places)]
+        pieces = [*pieces[:-1], pieces[-1] + parts[0], *parts[1:]] if joins else [*pieces, *parts]
+    pieces = [piece for piece in pieces if piece]
+    ours = asyncio.run(told(WebSocketProtocol, pieces))
+    assert ours == asyncio.run(told(WebSocketsSansIOProtocol, pieces))
+
+
+async def test_a_whole_small_message_does_not_go_through_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    application = SlowApplication()
+    application.go.set()
+    async with serving(application) as (url, server), websockets.connect(url) as socket:
+        await socket.send("1")
+        assert await socket.recv() == "1"
+        monkeypatch.setattr(only(server).conn, "receive_data", parsed.append)
+        await socket.send("2")
+        assert await socket.recv() == "2"
+        monkeypatch.undo()
+    assert application.taken == ["1", "2"]
+    assert parsed == []
