@@ -8,7 +8,9 @@ The load is a conversation: the caller speaks 40 % of the time, the bot answers 
 five talks over the answer. Between utterances the line hums, as lines do.
 
 A message of the answer is late by how long it came after the earliest paced one of its answer, less the audio between
-them. What is sent at once when an answer begins is ahead of its time and does not count.
+them: by how much the server missed its own steady pace. What is sent at once when an answer begins is ahead of its
+time and does not count. What the listener has of it is `left_ms`, how much the carrier still had to play when a paced
+message came: nothing is audible before that is used up, and `queue_ran_dry` counts when it was.
 """
 
 from __future__ import annotations
@@ -97,6 +99,8 @@ class Results:
     lateness_ms: list[float] = field(default_factory=list)
     answer_ms: list[float] = field(default_factory=list)
     """From the end of speech to the first audio, less the silence that is waited for."""
+    left_ms: list[float] = field(default_factory=list)
+    """What the carrier still had to play when a paced message came."""
     own_lateness_ms: list[float] = field(default_factory=list)
     heard_s: float = 0.0
     spoken_s: float = 0.0
@@ -238,6 +242,8 @@ class Line(asyncio.Protocol):
         late = now - self._audio_s
         if self._answer_at is not None and now > self._answer_at + AT_ONCE_S:
             self._paced.append(late)
+            if self.measuring:
+                self._results.left_ms.append(1000 * max(0.0, self._empty_at - now))
         self._audio_s += seconds
         if self.measuring:
             self._results.heard_s += seconds
@@ -410,6 +416,7 @@ def _as_json(plan: Plan, results: Results, elapsed: float, cores: float | None, 
         "callers_speak": round(results.spoken_s / elapsed / plan.calls, 2),
         "bot_speaks": round(results.heard_s / elapsed / plan.calls, 2),
         "lateness_ms": summary(results.lateness_ms),
+        "left_ms": summary(results.left_ms),
         "flush_ms": summary(results.flush_ms),
         "answer_ms": summary(results.answer_ms),
         "generator_late_ms": summary(results.own_lateness_ms),

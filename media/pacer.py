@@ -226,10 +226,10 @@ class Pacer:
         """No further tick, not even one of the round going on. Unknown members are ignored."""
         self._fast.remove(member)
 
-    def poll(self, member: Polled) -> None:
-        """Tick `member` every 40 ms."""
-        if self._running and member not in self._poll:
-            self._poll.add(member, None)
+    def poll(self, member: Polled, now: float | None = None) -> None:
+        """Tick `member` every 40 ms, from one period after `now` (again: moves it) or in the emptiest phase."""
+        if self._running and (now is not None or member not in self._poll):
+            self._poll.add(member, now)
 
     def unpoll(self, member: Polled) -> None:
         self._poll.remove(member)

@@ -8,20 +8,27 @@ Two things are done differently, and only while nothing unusual happens:
 - A read that holds exactly one whole small message is unpacked here, in a few steps. Everything else (control
   frames, parts, several frames or half of one, and whatever breaks RFC 6455) goes through `websockets`' parser,
   whose generators cost several times as much.
+
+And an application that asks for it (`MESSAGES`) gets each message by a call, with no queue or task between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where there is one
+from websockets.http11 import Request
 from websockets.protocol import State
 
 MOST_WAITING: Final = 8
 """Messages that may wait for the application while more are read."""
 SMALL: Final = 16_384
 """Bytes of a message that may be one of them."""
+MESSAGES: Final = "realtime.messages"
+"""The extension in the scope: `scope["extensions"][MESSAGES](take)` calls `take(text or bytes)` for each message from
+now on, and `receive()` then says only that the other side is gone."""
 
 _KINDS: Final = {0x81: "text", 0x82: "bytes"}
 """First bytes of a frame that is a whole message and not compressed (RFC 6455 5.2)."""
@@ -31,6 +38,8 @@ _LONG: Final = 126
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
+    _take: Callable[[str | bytes], None] | None = None
+
     def data_received(self, data: bytes) -> None:
         payload = _only_message(data)
         if payload is None or not self._is_between_frames():
@@ -40,7 +49,37 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames = [payload]
         self.send_receive_event_to_app()
 
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: Any = self.scope["extensions"]
+            extensions[MESSAGES] = self.take_messages
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._take = None
+        scope: Any = getattr(self, "scope", {"extensions": {}})
+        scope["extensions"].pop(MESSAGES, None)  # a circle
+        super().connection_lost(exc)
+
+    def take_messages(self, take: Callable[[str | bytes], None]) -> None:
+        """Call `take` for each message, those that wait first. It raises nothing."""
+        others = []
+        while not self.queue.empty():
+            event: Any = self.queue.get_nowait()
+            if event["type"] == "websocket.receive":
+                take(event["text"] if "text" in event else event["bytes"])
+            else:
+                others.append(event)
+        for event in others:
+            self.queue.put_nowait(event)
+        self._take = take
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
     def send_receive_event_to_app(self) -> None:
+        if self._take is not None and self._give(self._take):
+            return
         small = len(self.frames) == 1 and len(self.frames[0]) <= SMALL
         if self.read_paused or not small or self.queue.qsize() >= MOST_WAITING:
             super().send_receive_event_to_app()
@@ -48,6 +87,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.read_paused = True  # uvicorn then does not pause for this message
         super().send_receive_event_to_app()
         self.read_paused = False
+
+    def _give(self, take: Callable[[str | bytes], None]) -> bool:
+        """Whether the message was given. One that is no UTF-8 is not: uvicorn knows what that means."""
+        if self.close_sent:
+            return False
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        message: str | bytes = data
+        if self.curr_msg_data_type == "text":
+            try:
+                message = data.decode()
+            except UnicodeDecodeError:
+                return False
+        self.frames = []
+        take(message)
+        return True
 
     def _is_between_frames(self) -> bool:
         """The connection is open, and the parser has read everything and waits for a message to begin."""

@@ -28,6 +28,8 @@ TOKEN = "realtime_token"
 CALL = "realtime_call"
 """The custom parameter that brings the id back by which the webhook named the call."""
 MAX_PARAMETERS = 32
+MAX_MESSAGE = 64 << 10
+"""Bytes of a message: 20 to 100 ms of audio are at most 6 KiB."""
 MAX_TEXT = 500
 """Characters kept of a name, a value or a number that a carrier passes on."""
 KEYS = frozenset("0123456789*#ABCD")
@@ -302,6 +304,12 @@ class Carrier(Protocol):
 
 
 # --- what the files of the carriers share -----------------------------------------------------------
+
+
+def check_size(message: Message) -> None:
+    """Raises `CarrierError` for a message that no carrier would send."""
+    if len(message) > MAX_MESSAGE:
+        raise CarrierError(f"a message of {len(message)} bytes")
 
 
 def parse_json(message: Message) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from signaling.telephony.carrier import (
     Started,
     Stopped,
     Stream,
+    check_size,
 )
 from signaling.telephony.keys import tones
 from signaling.telephony.playout import CarrierPlayout
@@ -53,6 +54,8 @@ _CHUNK = 1920
 _QUIET = 300
 """Peak of a caller who says nothing: -40 dBFS. Lines hum."""
 _FRAME_MS = 20
+_AFTER_DUE_S = 0.02
+"""Seconds after the moment at which more is due that the carrier's queue is looked at: the middle between two polls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +146,12 @@ class CarrierLeg:
 
     def wake(self) -> None:
         if self._closed is None:
-            self._send(self._clock())
+            now, before = self._clock(), self._bytes_out
+            self._send(now)
             self._keep_ticking()
+            if self._is_ticked and not self._traits.paces and self._bytes_out != before:
+                # Polls that fall where more is due would send now a poll earlier, now a poll later.
+                self._pacer.poll(self, now + _AFTER_DUE_S)
 
     def stats(self) -> Mapping[str, float]:
         return {
@@ -179,6 +186,7 @@ class CarrierLeg:
         self._messages_in += 1
         self._bytes_in += len(message)
         try:
+            check_size(message)
             events = self._stream.decode(message)
         except CarrierError as error:
             log.warning("a carrier's message was not understood and its call ended: %s", error)

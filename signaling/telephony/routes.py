@@ -39,6 +39,7 @@ from signaling.telephony.carrier import (
     Stopped,
     Stream,
     WebRequest,
+    check_size,
 )
 from signaling.telephony.expected import Expected
 from signaling.telephony.leg import DEFAULT_PATIENCE, CarrierLeg, Patience
@@ -54,9 +55,9 @@ MAX_BEFORE_START = 8
 """Messages before `start`, which is the first or the second everywhere."""
 MAX_UNPROVED = 200
 """Sockets without a signature that wait for their token at once."""
-MAX_MESSAGE = 64 << 10
-"""Bytes of a message: 20 to 100 ms of audio are at most 6 KiB."""
 MAX_BODY = 64 << 10
+MESSAGES = "realtime.messages"
+"""The extension of a WebSocket's scope that takes a function to be called with each message."""
 CLAIMS_SECONDS = 60
 WRITE_S = 10.0
 """Seconds in which a carrier must take a message."""
@@ -329,7 +330,7 @@ def redacted(number: str | None) -> str:
 
 
 async def _receive(socket: WebSocket) -> Message | None:
-    """The next message; None when the other side is gone. Raises `CarrierError` for one that is too large."""
+    """The next message; None when the other side is gone."""
     try:
         received = await socket.receive()
     except RuntimeError:
@@ -340,8 +341,6 @@ async def _receive(socket: WebSocket) -> Message | None:
     if message is None:
         message = received["bytes"]
     assert message is not None
-    if len(message) > MAX_MESSAGE:
-        raise CarrierError(f"a message of {len(message)} bytes")
     return message
 
 
@@ -350,6 +349,7 @@ async def _handshake(socket: WebSocket, stream: Stream) -> Started:
         message = await _receive(socket)
         if message is None:
             raise WebSocketDisconnect
+        check_size(message)
         started = None
         for event in stream.decode(message):
             if isinstance(event, Stopped):
@@ -361,15 +361,15 @@ async def _handshake(socket: WebSocket, stream: Stream) -> Started:
 
 
 async def _read(socket: WebSocket, leg: CarrierLeg) -> None:
-    try:
-        while leg.closed is None:
-            message = await _receive(socket)
-            if message is None:
-                return
-            leg.take(message)
-    except CarrierError as error:
-        log.warning("a call was ended: %s", error)
-        await leg.close("protocol_error")
+    """Until the other side is gone. A server that knows how gives the leg its messages with no task between."""
+    give: Callable[[Callable[[Message], None]], None] | None = socket.scope.get("extensions", {}).get(MESSAGES)
+    if give is not None:
+        give(leg.take)
+    while leg.closed is None:
+        message = await _receive(socket)
+        if message is None:
+            return
+        leg.take(message)
 
 
 async def _write(socket: WebSocket, leg: CarrierLeg) -> None:

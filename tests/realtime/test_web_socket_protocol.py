@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -17,7 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
-from realtime.web_socket_protocol import MOST_WAITING, SMALL, WebSocketProtocol
+from realtime.web_socket_protocol import MESSAGES, MOST_WAITING, SMALL, WebSocketProtocol
 from tests.media.webrtc import until
 
 ONE_READ = 1 << 18
@@ -41,7 +42,7 @@ class SlowApplication:
 
 
 @asynccontextmanager
-async def serving(application: SlowApplication) -> AsyncIterator[tuple[str, uvicorn.Server]]:
+async def serving(application: SlowApplication | ByCall) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     config = uvicorn.Config(
         application,
         port=0,
@@ -203,3 +204,109 @@ async def test_a_whole_small_message_does_not_go_through_the_parser(monkeypatch:
         monkeypatch.undo()
     assert application.taken == ["1", "2"]
     assert parsed == []
+
+
+class ByCall:
+    """Takes its messages by the extension, and says so at the end."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.taken: list[str | bytes] = []
+        self.over = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await self.go.wait()
+        scope["extensions"][MESSAGES](self.taken.append)
+        self.ended = await receive()
+        self.over.set()
+
+
+async def raw(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A socket after its handshake, to write any bytes to."""
+    host, _, port = url.removeprefix("ws://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def on_the_wire(chance: random.Random) -> tuple[bytes, list[str | bytes]]:
+    """Messages of all sizes and shapes with pings between them, and what they hold."""
+    wire, held = b"", []
+    for number in range(40):
+        size = chance.choice((0, 5, 125, 126, 300, SMALL, SMALL + 1, 70_000))
+        text = f"{number} ä".ljust(size, "x")
+        is_text = chance.random() < 0.7
+        held.append(text if is_text else text.encode())
+        payload, opcode = text.encode(), Opcode.TEXT if is_text else Opcode.BINARY
+        if chance.random() < 0.2:
+            cut = chance.randrange(len(payload) + 1)
+            wire += Frame(opcode, payload[:cut], fin=False).serialize(mask=True)
+            wire += Frame(Opcode.PING, b"between").serialize(mask=True)
+            wire += Frame(Opcode.CONT, payload[cut:]).serialize(mask=True)
+        else:
+            wire += Frame(opcode, payload).serialize(mask=True)
+        if chance.random() < 0.2:
+            wire += Frame(Opcode.PING, b"?").serialize(mask=True)
+    return wire, held
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "after some have come"])
+async def test_messages_of_every_shape_arrive_by_call_however_the_bytes_come(seed: int, late: bool) -> None:
+    chance, application = random.Random(seed), ByCall()
+    wire, held = on_the_wire(chance)
+    async with serving(application) as (url, server):
+        _, writer = await raw(url)
+        if late:
+            writer.write(wire)
+            await until(lambda: only(server).read_paused, "messages wait")
+            application.go.set()
+        else:
+            application.go.set()
+            while wire:
+                size = chance.choice((1, 2, 3, 7, 100, 400, 5000))
+                writer.write(wire[:size])
+                wire = wire[size:]
+                await asyncio.sleep(0)
+        await until(lambda: len(application.taken) == len(held), "all arrived")
+        assert application.taken == held
+        writer.write(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+        async with asyncio.timeout(5):
+            await application.over.wait()
+        assert application.ended == {"type": "websocket.disconnect", "code": 1000, "reason": ""}
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Frame(Opcode.TEXT, b"\xff").serialize(mask=True),
+        Frame(Opcode.TEXT, b"not masked").serialize(mask=False),
+        b"\xc1" + Frame(Opcode.TEXT, b"reserved").serialize(mask=True)[1:],
+        Frame(Opcode.CONT, b"of nothing").serialize(mask=True),
+        Frame(Opcode.TEXT, b"part", fin=False).serialize(mask=True) + Frame(Opcode.TEXT, b"x").serialize(mask=True),
+        b"\x83\x80\0\0\0\0",
+        b"\x81\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0",
+    ],
+    ids=["utf-8", "unmasked", "reserved bit", "continuation", "text within text", "opcode", "a terabyte"],
+)
+@pytest.mark.parametrize("by_call", [True, False])
+async def test_frames_against_the_protocol_end_the_socket_and_give_nothing(bad: bytes, by_call: bool) -> None:
+    application = ByCall() if by_call else SlowApplication()
+    application.go.set()
+    good = Frame(Opcode.TEXT, b"good").serialize(mask=True)
+    async with serving(application) as (url, _):
+        reader, writer = await raw(url)
+        writer.write(good)
+        await until(lambda: application.taken == ["good"], "what was right arrived")
+        writer.write(bad + good)
+        async with asyncio.timeout(5):
+            await reader.read()  # to its end
+        assert application.taken == ["good"]
+        writer.close()

@@ -42,7 +42,7 @@ class Clock:
     def remove(self, leg: object) -> None:
         self.ticked = False
 
-    def poll(self, leg: object) -> None:
+    def poll(self, leg: object, now: float | None = None) -> None:
         self.polled = True
 
     def unpoll(self, leg: object) -> None:
