@@ -51,8 +51,9 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("low delay, 48 kbit/s (sent by default)", libopus.APPLICATION_RESTRICTED_LOWDELAY, 48_000),
-    Setting("low delay, 32 kbit/s", libopus.APPLICATION_RESTRICTED_LOWDELAY, 32_000),
+    Setting("low delay, 56 kbit/s, complexity 1 (sent by default)", libopus.APPLICATION_RESTRICTED_LOWDELAY, 56_000, 1),
+    Setting("low delay, 48 kbit/s, complexity 5", libopus.APPLICATION_RESTRICTED_LOWDELAY, 48_000),
+    Setting("low delay, 32 kbit/s, complexity 5", libopus.APPLICATION_RESTRICTED_LOWDELAY, 32_000),
     Setting("SILK, 24 kbit/s", libopus.APPLICATION_VOIP, 24_000),
     Setting("SILK with copies, 40 kbit/s (sent while packets get lost)", libopus.APPLICATION_VOIP, 40_000, copies=True),
     Setting("stock aiortc: 96 kbit/s stereo, complexity 10", libopus.APPLICATION_VOIP, 96_000, 10, False, 48_000, 2),

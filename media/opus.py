@@ -39,6 +39,7 @@ _GUARD_FROM: Final = 0.03
 _GUARD_UNTIL: Final = 0.005
 """Share below which they no longer do."""
 _GUARD_BITRATE: Final = 40_000
+_GUARD_COMPLEXITY: Final = 5
 _GUARD_EXPECTED: Final = 10
 """Per cent of loss that the encoder is told to expect: what it spends on the copies."""
 
@@ -97,6 +98,10 @@ class OpusDecoder:
         opus = libopus.library()
         self._decode = opus.opus_decode
         self._state = ctypes.create_string_buffer(opus.opus_decoder_get_size(1))
+        self._state_at = ctypes.addressof(self._state)
+        # Written again and again: asking a fresh array for its address costs more than a copy.
+        self._sound: Pcm = np.empty(_MOST, np.int16)
+        self._sound_at = self._sound.ctypes.data
         self._start()
 
     def _start(self) -> None:
@@ -132,11 +137,10 @@ class OpusDecoder:
 
     def _run(self, payload: bytes | None, samples: int, *, copy: bool = False) -> Pcm:
         """`samples` of sound; libopus is told that there is room for no more."""
-        pcm: Pcm = np.empty(samples, np.int16)
         size = len(payload) if payload is not None else 0
-        got = self._decode(self._state, payload, size, pcm.ctypes.data, samples, copy)
+        got = self._decode(self._state_at, payload, size, self._sound_at, samples, copy)
         if got == samples:
-            return pcm
+            return self._sound[:samples].copy()
         if got == libopus.INTERNAL_ERROR:
             self._start()
             raise OpusError("the decoder failed")
@@ -148,15 +152,18 @@ class OpusEncoder:
     """The encoder of one call: 20 ms of 24 kHz mono in, one packet out.
 
     `bitrate`: bits per second, 6,000 to 510,000. `complexity`: 0 to 10. CELT only ("low delay"): a
-    third of the cost of speech mode and 4 ms less look-ahead, at the price of in-band FEC. While packets
-    get lost on the way it is speech mode (SILK) with FEC instead.
+    fourth of the cost of speech mode and 4 ms less look-ahead, at the price of in-band FEC. While packets
+    get lost on the way it is speech mode (SILK) with FEC instead, at a bitrate and complexity of its own.
+    8 kbit/s more at complexity 1 are nearer to the sound than what complexity 5 makes of 48, for two thirds of the CPU.
     """
 
-    def __init__(self, bitrate: int = 48_000, complexity: int = 5) -> None:
+    def __init__(self, bitrate: int = 56_000, complexity: int = 1) -> None:
         opus = libopus.library()
         self._encode = opus.opus_encode
         self._state = ctypes.create_string_buffer(opus.opus_encoder_get_size(1))
+        self._state_at = ctypes.addressof(self._state)
         self._packet = ctypes.create_string_buffer(_MAX_PACKET)
+        self._packet_at = ctypes.addressof(self._packet)
         self._complexity = complexity
         self._bitrate = bitrate
         self._guards = False
@@ -168,8 +175,9 @@ class OpusEncoder:
         failed = opus.opus_encoder_init(self._state, RATE_OUT, 1, application)
         settings = [(libopus.SET_BITRATE, self._bitrate), (libopus.SET_COMPLEXITY, self._complexity)]
         if self._guards:
-            settings += [(libopus.SET_BITRATE, min(self._bitrate, _GUARD_BITRATE)), (libopus.SET_INBAND_FEC, 1)]
-            settings += [(libopus.SET_PACKET_LOSS_PERC, _GUARD_EXPECTED)]
+            settings = [(libopus.SET_BITRATE, min(self._bitrate, _GUARD_BITRATE))]
+            settings += [(libopus.SET_COMPLEXITY, max(self._complexity, _GUARD_COMPLEXITY))]
+            settings += [(libopus.SET_INBAND_FEC, 1), (libopus.SET_PACKET_LOSS_PERC, _GUARD_EXPECTED)]
         for request, value in settings:
             failed = failed or opus.opus_encoder_ctl(self._state, request, ctypes.c_int(value))
         if failed:
@@ -191,7 +199,7 @@ class OpusEncoder:
         """Exactly 480 samples. Raises `ValueError` for anything else."""
         if frame.dtype != np.int16 or frame.shape != (FRAME_OUT,):
             raise ValueError("a frame is 480 int16 samples")
-        size = self._encode(self._state, frame.tobytes(), FRAME_OUT, self._packet, _MAX_PACKET)
+        size = self._encode(self._state_at, frame.tobytes(), FRAME_OUT, self._packet_at, _MAX_PACKET)
         if size < 0:
             raise RuntimeError(f"libopus failed with {size}")
-        return ctypes.string_at(self._packet, size)
+        return ctypes.string_at(self._packet_at, size)
