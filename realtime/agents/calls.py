@@ -218,7 +218,7 @@ class AgentCall:
         if self._session is None:
             return
         if result.hand_over is not None:
-            self._become(result.hand_over, None, speaks=False)
+            self._become(result.hand_over, None)
         self._session.tell(ToolReturned(call_id, result.text))
 
     @property
@@ -315,9 +315,9 @@ class AgentCall:
             raise CannotTransfer(str(error)) from None
 
     def hand_over(self, agent: AnyAgent | str, summary: str | None) -> None:
-        self._become(agent, summary, speaks=True)
+        self._become(agent, summary)
 
-    def _become(self, agent: AnyAgent | str, summary: str | None, *, speaks: bool) -> None:
+    def _become(self, agent: AnyAgent | str, summary: str | None) -> None:
         """The rest of the call is another agent's; tools that this one still runs come to their end."""
         session = self._session
         if session is None or session.agent is not self:
@@ -340,12 +340,9 @@ class AgentCall:
         heir.begin(session)
         voice = behaviour.settings.voice or session.config.voice
         note = None if summary is None else f"The call so far: {summary}"
-        greeting = heir.greeting if speaks else None
         log.info("%s handed over from %s to %s", self._log_ids, self.name, heir.name)
-        event = HandOver(heir.name, heir.instructions, voice, heir.tools, note, speaks and greeting is None)
+        event = HandOver(heir.name, heir.instructions, voice, heir.tools, note, heir.greeting)
         session.hand_over(heir, engines, event)
-        if greeting is not None:
-            session.tell(SayText(greeting))
 
     def said(self) -> list[Said]:
         if self._session is None:

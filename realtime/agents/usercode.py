@@ -183,7 +183,10 @@ class Inline(Threads):
         """Nothing to start."""
 
     async def run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
-        return await _limited(work, seconds)
+        try:
+            return await _limited(work, seconds)
+        finally:
+            await asyncio.sleep(0)  # what the work has posted comes first, as it does from another thread
 
     async def main(self, work: Coroutine[Any, Any, T]) -> T:
         return await work

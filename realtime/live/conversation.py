@@ -326,12 +326,17 @@ class Conversation:
 
     def _hand_over(self, event: HandOver) -> list[Effect]:
         self.config.hand_over(event.agent, event.instructions, event.voice, event.tools)
-        self._tools.hand_over()
+        self._tools.hand_over(greeted=event.greeting is not None)
         effects: list[Effect] = [Send(wire.SessionUpdated(session=self.config.to_wire()))]
         if event.note is not None:
             part = Part("input_text", event.note)
             effects += self._append(Item("message", role="system", parts=[part], fresh=True))
-        return effects + (self._answer_when_free(Owed()) if event.speaks else [])
+        if event.greeting is not None:
+            self._to_say.append(event.greeting)
+            self._answer_waits = self._results_wait = False
+            return effects
+        # The tool that hands over is about to return, and that is answered.
+        return effects + ([] if self._tools.waiting else self._answer_when_free(Owed()))
 
     def _keys_pressed(self, event: KeysPressed, now: float) -> list[Effect]:
         """What the caller has typed is a turn, and ends what is being said."""

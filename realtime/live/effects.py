@@ -121,7 +121,8 @@ class HangUp:
 class HandOver:
     """Another agent answers from here on.
 
-    `note`: what it is told of the call so far, instead of every word of it. `speaks`: it begins by itself.
+    `note`: what it is told of the call so far, instead of every word of it. It begins with `greeting`, which is
+    then all that is said until the caller answers, and without one by answering.
     """
 
     agent: str
@@ -129,7 +130,7 @@ class HandOver:
     voice: str
     tools: tuple[ServerTool, ...]
     note: str | None = None
-    speaks: bool = False
+    greeting: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,13 +143,19 @@ class ToolCalls:
         if running.deferred:
             text = f"[{running.name} (call {event.call_id}) has finished: {output}]"
             item = Item("message", role="system", parts=[Part("input_text", text)])
-            return self._add(item), Owed()
+            told = running.round.farewell and not running.spec.later
+            return self._add(item), None if told else Owed()
         return self._output(event.call_id, running.round, output), self._complete(running.round)
 
-    def hand_over(self) -> None:
-        """Another agent answers: what the old one was asked for in particular is past."""
+    def hand_over(self, *, greeted: bool) -> None:
+        """Another agent answers: what the old one was asked for in particular is past.
+
+        `greeted`: that one's greeting is the last word on what the caller waits for.
+        """
         for running in self._running.values():
             running.round.config = None
+            if greeted and not running.deferred:
+                running.round.farewell = True
 
     def defer(self) -> list[Effect]:
         """Something is answered before the running tools have returned."""

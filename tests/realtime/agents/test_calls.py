@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from realtime.agents import Agent, Turn
+from realtime.agents import Agent, Call, Turn
 from realtime.testing import SimulatedCall, calls
 
 
@@ -43,6 +43,31 @@ def test_who_takes_over_fills_the_silence_in_its_own_way(filler: str | None, hea
         assert call.hears() == "Here I am."
         call.says("Look it up.")
         assert call.hears() == heard
+
+
+@pytest.mark.parametrize("greeting", ["Sales here!", None])
+@pytest.mark.parametrize("returned", [True, False])
+def test_who_takes_over_begins_once_with_its_greeting_or_by_answering(greeting: str | None, returned: bool) -> None:
+    reception, sales = Agent("Ask."), Agent("Sell.", name="sales", greeting=greeting)
+
+    @reception.tool
+    async def connect(call: Call) -> Agent | str:
+        """Connects the caller with sales."""
+        if returned:
+            return sales
+        call.hand_over(sales, summary="The caller wants a boat.")
+        return "Connected."
+
+    with SimulatedCall([reception, sales], model=[calls("connect"), "Red or blue?", "What else?"]) as call:
+        call.says("A boat, please.")
+        assert call.hears() == (greeting or "Red or blue?")
+        call.waits(20)
+        assert call.heard == (greeting or "Red or blue?"), "and nothing more"
+        assert call.model is not None
+        assert [request.messages[0].content for request in call.model.asked] == [
+            "Ask.",
+            *([] if greeting else ["Sell."]),
+        ]
 
 
 def leaving() -> Agent:

@@ -68,11 +68,21 @@ def test_the_caller_is_known_asked_after_and_written_down() -> None:
 
 
 def test_another_agent_goes_on_with_a_summary() -> None:
-    model = [calls("connect_sales", wish="a boat"), "Red or blue?"]
+    model = [calls("connect_sales", wish="a boat"), "Then the red one."]
     with SimulatedCall(bot("hand_over").agents, model=model) as call:
         call.hears()
         call.says("A boat, please.")
-        assert "Sales here, hello!" in call.hears()
+        assert call.hears() == "Sales here, hello! You would like a boat?"
+        call.waits(5)
+        call.says("Yes.")
+        assert call.hears() == "Then the red one."
+        said = [message.content for message in call.model.asked[-1].messages]
+        assert said == [
+            "You sell boats. Be glad.",
+            "The call so far: The caller wants a boat.",
+            "Sales here, hello! You would like a boat?",
+            "Yes.",
+        ]
 
 
 def test_a_code_is_typed_and_the_call_ends() -> None:

@@ -137,7 +137,7 @@ events = st.lists(
                 "client answers",
                 SayText("By the way."),
                 KeysPressed("12"),
-                HandOver("other", "You are another.", "alloy", TOOLS, note="So far so good.", speaks=True),
+                HandOver("other", "You are another.", "alloy", TOOLS, note="So far so good.", greeting="Hello."),
                 HandOver("other", "You are another.", "alloy", TOOLS),
             ]
         ),
