@@ -19,14 +19,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
-from realtime.settings_tools import HttpToolSettings, McpSettings
+from realtime.settings_tools import AgentTools
 from realtime.settings_types import (
     PYTHON,
     Capability,
     DataPath,
     EngineRef,
     EngineRefs,
-    FunctionTool,
     HttpUrl,
     IceUrl,
     IpAddress,
@@ -179,7 +178,7 @@ def _recording(value: Any) -> Any:
     return {True: {}, False: None}.get(value, value) if isinstance(value, bool) else value
 
 
-class AgentSettings(Section):
+class AgentSettings(Section, AgentTools):
     """`[agents.NAME]`: what answers a call."""
 
     instructions: str = ""
@@ -196,12 +195,6 @@ class AgentSettings(Section):
     turn_detection: TurnDetectionSettings = TurnDetectionSettings()
     echo_guard: bool = True
     """The bot's own voice coming back over WebRTC does not interrupt it."""
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
-    """OpenAI function tools, answered by the caller's client."""
-    http_tools: Annotated[list[HttpToolSettings], Field(max_length=128)] = []
-    """Tools that run here, as requests to servers of the developer's."""
-    mcp: Annotated[dict[Name, McpSettings], Field(max_length=16)] = {}
-    """Tools that run here, of MCP servers."""
     variables: Annotated[dict[VariableName, str], Field(max_length=64)] = {}
     """What `{{name}}` stands for in instructions and greeting, where a call brings nothing else."""
     locked: list[LockableField] = []

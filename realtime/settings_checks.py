@@ -183,11 +183,13 @@ def _check_tools(data: Mapping[str, Any]) -> Iterator[Finding]:
         seen: set[str] = set()
         tools = [
             (key, *found)
-            for key in ("tools", "http_tools")
+            for key in ("call_tools", "tools", "http_tools")
             for found in _indexed(_table(data["agents"], name).get(key))
         ]
+        if _table(data["agents"], name).get("transfer_to"):
+            seen.add("transfer")
         for key, index, tool in tools:
-            tool_name = tool.get("name") if isinstance(tool, dict) else None
+            tool_name = tool.get("name") if isinstance(tool, dict) else tool
             if isinstance(tool_name, str) and tool_name in seen:
                 yield Finding(("agents", name, key, index), f"there are two tools called `{tool_name}`")
             if isinstance(tool_name, str):

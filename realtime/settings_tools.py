@@ -1,4 +1,4 @@
-"""Settings of tools that run on the server: `[[agents.NAME.http_tools]]` and `[agents.NAME.mcp.SERVER]`."""
+"""Settings of an agent's tools: those of its callers' clients, and those that run on the server."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from realtime.mistakes import refuse
-from realtime.settings_types import HttpUrl, Secret, VariableName
+from realtime.json_schemas import BadSchema, Checker
+from realtime.mistakes import refuse, suggest
+from realtime.settings_types import FunctionTool, HttpUrl, Name, Secret, VariableName
+
+PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""`{name}` in a tool's address."""
 
 
 def _secure_url(value: str) -> str:
@@ -42,15 +46,28 @@ def _header_name(value: str) -> str:
     return value
 
 
+def _header_value(value: SecretStr) -> SecretStr:
+    """Checked here, because what fails later may quote it."""
+    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", value.get_secret_value()):
+        raise refuse("the secret holds what no header can", "printable ASCII, without a line break or space around it")
+    return value
+
+
 def _schema(value: dict[str, Any]) -> dict[str, Any]:
     if value.get("type") != "object":
         raise refuse("a tool's parameters are a JSON schema of type object", 'for example { type = "object" }')
+    try:
+        Checker(value)
+    except BadSchema as error:
+        hint = 'for example { type = "object", properties = { day = { type = "string" } } }'
+        raise refuse(f"no JSON schema: {error}", hint) from None
     return value
 
 
 ToolUrl = Annotated[HttpUrl, AfterValidator(_secure_url)]
 ToolName = Annotated[str, AfterValidator(_tool_name)]
-Headers = Annotated[dict[Annotated[str, AfterValidator(_header_name)], Secret], Field(max_length=32)]
+HeaderValue = Annotated[Secret, AfterValidator(_header_value)]
+Headers = Annotated[dict[Annotated[str, AfterValidator(_header_name)], HeaderValue], Field(max_length=32)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -82,6 +99,15 @@ class HttpToolSettings(ToolBehaviour):
     fixed: Annotated[dict[VariableName, str], Field(max_length=32)] = {}
     """Arguments that the model neither sees nor sets; `{{name}}` stands for a variable of the call."""
 
+    @model_validator(mode="after")
+    def _places_are_arguments(self) -> HttpToolSettings:
+        properties = self.parameters.get("properties")
+        known = {*(properties if isinstance(properties, dict) else ()), *self.fixed}
+        for name in PLACE.findall(self.url):
+            if name not in known:
+                raise refuse(f"url: {{{name}}} is none of the tool's arguments", suggest(name, known))
+        return self
+
 
 class McpSettings(ToolBehaviour):
     """`[agents.NAME.mcp.SERVER]`: the tools of an MCP server."""
@@ -103,3 +129,24 @@ class McpSettings(ToolBehaviour):
         if self.environment and self.command is None:
             raise refuse("environment goes with a command", "an address gets its secrets by `headers`")
         return self
+
+
+CallTool = Literal["hang_up", "send_keys", "pause_recording", "resume_recording"]
+"""Tools that every call has, for agents that want them (`realtime.agents.builtin`)."""
+
+
+class AgentTools(BaseModel):
+    """What of `[agents.NAME]` is about tools."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
+    """OpenAI function tools, answered by the caller's client."""
+    http_tools: Annotated[list[HttpToolSettings], Field(max_length=128)] = []
+    """Tools that run here, as requests to servers of the developer's."""
+    mcp: Annotated[dict[Name, McpSettings], Field(max_length=16)] = {}
+    """Tools that run here, of MCP servers."""
+    call_tools: list[CallTool] = []
+    """Tools that act on the call itself."""
+    transfer_to: Annotated[dict[Name, Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = {}
+    """Where the tool `transfer` passes a telephone call on to: numbers or SIP addresses, by what the model reads."""

@@ -1,7 +1,7 @@
 """What answers a call: the developer's own Python, its tools and hooks. `Agent` is where one begins."""
 
 from realtime.agents.agent import Agent
-from realtime.agents.builtin import hang_up, send_keys, transfer_to
+from realtime.agents.builtin import hang_up, pause_recording, resume_recording, send_keys, transfer_to
 from realtime.agents.call import Call, CannotSendKeys, CannotTransfer, Said, ToolError
 from realtime.agents.turn import Turn
 
@@ -14,6 +14,8 @@ __all__ = [
     "ToolError",
     "Turn",
     "hang_up",
+    "pause_recording",
+    "resume_recording",
     "send_keys",
     "transfer_to",
 ]

@@ -1,4 +1,7 @@
-"""Tools that every call can do, for agents that want them: `Agent(tools=[hang_up, send_keys, transfer_to({…})])`."""
+"""Tools that every call can do, for agents that want them: `Agent(tools=[hang_up, send_keys, transfer_to({…})])`.
+
+Without Python: `call_tools` and `transfer_to` of the settings.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from pydantic import Field
 
 from realtime.agents.call import Call
 from realtime.agents.functions import FunctionTool
+from realtime.settings_tools import AgentTools
 
-__all__ = ["hang_up", "send_keys", "transfer_to"]
+__all__ = ["hang_up", "of_settings", "pause_recording", "resume_recording", "send_keys", "transfer_to"]
 
 
 async def _hang_up(call: Call) -> str:
@@ -29,8 +33,22 @@ async def _send_keys(call: Call, keys: Annotated[str, Field(pattern=r"^[0-9*#A-D
     return "Pressed."
 
 
+async def _pause_recording(call: Call) -> str:
+    """Stop recording this call for a while. Always do so before the caller tells a card number or the like."""
+    call.pause_recording()
+    return "What is said now is not recorded. Resume the recording when the caller has told it."
+
+
+async def _resume_recording(call: Call) -> str:
+    """Record this call again, after it was paused."""
+    call.resume_recording()
+    return "Recorded again."
+
+
 hang_up = FunctionTool(_hang_up, name="hang_up", farewell=True)
 send_keys = FunctionTool(_send_keys, name="send_keys")
+pause_recording = FunctionTool(_pause_recording, name="pause_recording", filler="")
+resume_recording = FunctionTool(_resume_recording, name="resume_recording", filler="")
 
 
 def transfer_to(targets: Mapping[str, str]) -> FunctionTool:
@@ -45,3 +63,12 @@ def transfer_to(targets: Mapping[str, str]) -> FunctionTool:
 
     transfer.__annotations__ = {"call": Call, "to": Literal[tuple(targets)], "return": str}
     return FunctionTool(transfer, farewell=True)
+
+
+def of_settings(settings: AgentTools) -> dict[str, FunctionTool]:
+    """Those that an agent's settings name."""
+    known = {tool.spec.tool.name: tool for tool in (hang_up, send_keys, pause_recording, resume_recording)}
+    found = [known[name] for name in settings.call_tools]
+    if settings.transfer_to:
+        found.append(transfer_to(settings.transfer_to))
+    return {tool.spec.tool.name: tool for tool in found}

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from realtime.adapters.catalogue import Catalogue, Engines
+from realtime.agents import builtin
 from realtime.agents.agent import Agent
 from realtime.agents.call import AnyAgent, Caller
 from realtime.agents.calls import AgentCall, Behaviour
@@ -37,6 +38,7 @@ class Agents:
         self._started = False
         self._working: set[asyncio.Task[None]] = set()
         self._remote = RemoteTools(settings.agents)
+        self._builtin = {name: builtin.of_settings(agent) for name, agent in settings.agents.items()}
         for agent in settings.agents.values():
             if agent.turn_function is not None:
                 self._functions[agent.turn_function] = load_function(agent.turn_function)
@@ -48,8 +50,8 @@ class Agents:
         await self._remote.start()
 
     def _start_user(self) -> None:
-        """Only where there is code of the developer's."""
-        if self._started and (self._own or self._functions):
+        """Only where there is code that runs there."""
+        if self._started and (self._own or self._functions or any(self._builtin.values())):
             self.user.start()
 
     def adopt(self, agents: Sequence[Agent]) -> None:
@@ -92,7 +94,8 @@ class Agents:
         answer = own.answer if own else None
         if answer is None and settings.turn_function is not None:
             answer = self._functions[settings.turn_function]
-        return Behaviour(name, settings, {**self._remote.of(name), **(own.tools if own else {})}, own, answer)
+        tools = {**self._remote.of(name), **self._builtin.get(name, {}), **(own.tools if own else {})}
+        return Behaviour(name, settings, tools, own, answer)
 
     def engines(self, settings: AgentSettings) -> Engines:
         return self._catalogue.engines(settings)

@@ -7,13 +7,16 @@ of the model, so that the other side can tell. What comes back is text for the m
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
-import re
+import logging
+import zlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
+import orjson
 
 from realtime.adapters.base import Tool, ToolCall
 from realtime.agents.call import Call, ToolError
@@ -21,16 +24,22 @@ from realtime.agents.secrets import Redaction
 from realtime.agents.tools import ToolResult, bounded
 from realtime.agents.usercode import TookTooLong
 from realtime.agents.variables import fill
+from realtime.json_schemas import Checker, Complaint
 from realtime.live.agent import ServerTool
-from realtime.settings_tools import HttpToolSettings, ToolBehaviour
+from realtime.settings_tools import PLACE, HttpToolSettings, ToolBehaviour
+
+log = logging.getLogger("realtime.agents")
 
 MAX_BODY = 64 << 10
 """Bytes of an answer that are read."""
 
 MAX_ARGUMENTS = 64 << 10
+FEW_ARGUMENTS = 2000
+"""Characters of arguments of which every mistake is told; of longer ones the first, which is found at once."""
 
-_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _IN_QUERY = ("GET", "DELETE")
+_CHARSETS = {"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252", "utf-16"}
+"""By Python's names: decoders that take any bytes in a moment."""
 
 
 def server_tool(tool: Tool, settings: ToolBehaviour) -> ServerTool:
@@ -40,8 +49,8 @@ def server_tool(tool: Tool, settings: ToolBehaviour) -> ServerTool:
 def object_of(arguments: str) -> dict[str, Any]:
     """What the model gives as arguments. Raises `ToolError`."""
     try:
-        given = json.loads(arguments or "{}") if len(arguments) <= MAX_ARGUMENTS else None
-    except (ValueError, RecursionError):
+        given = orjson.loads(arguments or "{}") if len(arguments) <= MAX_ARGUMENTS else None
+    except orjson.JSONDecodeError:
         given = None
     if not isinstance(given, dict):
         raise ToolError("The arguments do not fit: they are one JSON object.")
@@ -58,10 +67,15 @@ class HttpTool:
         self._client = client
         self._headers = {name: secret.get_secret_value() for name, secret in settings.headers.items()}
         self._redact = Redaction(self._headers.values())
+        schema = settings.parameters
+        # What is not named is refused, unless the schema says itself what else there may be.
+        self._checker = Checker(
+            {"additionalProperties": False, **schema} if "properties" in schema else schema, formats=True
+        )
 
     async def run(self, asked: ToolCall, call: Call) -> ToolResult:
         given = object_of(asked.arguments)
-        self._check(given)
+        self._check(given, every=len(asked.arguments) <= FEW_ARGUMENTS)
         given |= {name: fill(text, call.variables) for name, text in self._settings.fixed.items()}
         try:
             async with asyncio.timeout(self.timeout) as limit:
@@ -70,28 +84,28 @@ class HttpTool:
             if not limit.expired():
                 raise
             raise TookTooLong(self.timeout, f"{self._settings.method} {self._settings.url}") from None
-        except httpx2.HTTPError as error:
-            # Without the error itself: what it quotes may be anything.
-            raise ToolError(f"No result: the server could not be asked ({type(error).__name__}).") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            # The model reads its kind alone: what it quotes may be anything.
+            kind = type(error).__name__
+            log.warning(
+                "session=%s tool %s could not be asked: %s: %s", call.id, asked.name, kind, self._redact(str(error))
+            )
+            raise ToolError(f"No result: the server could not be asked ({kind}).") from None
 
-    def _check(self, given: Mapping[str, Any]) -> None:
-        """The other side checks values; what it must never be asked is checked here."""
-        schema = self._settings.parameters
-        known, required = schema.get("properties"), schema.get("required")
-        missing = [name for name in required if name not in given] if isinstance(required, list) else []
-        unknown = [name for name in given if name not in known] if isinstance(known, dict) else []
-        if missing:
-            raise ToolError(f"The arguments do not fit. Missing: {', '.join(map(str, missing))}")
-        if unknown:
-            raise ToolError(f"The arguments do not fit. Unknown: {', '.join(unknown)[:200]}")
+    def _check(self, given: Mapping[str, Any], *, every: bool) -> None:
+        """Raises `ToolError` that names each argument that does not fit, and says how it does not."""
+        first = None if every else self._checker.complaint(given)
+        found = self._checker.complaints(given) if every else [first] if first is not None else []
+        if found:
+            raise ToolError("The arguments do not fit. " + "; ".join(map(_told, found)))
 
     async def _answer(self, given: dict[str, Any], call_id: str) -> str:
-        url = _PLACE.sub(lambda place: _in_path(given.pop(place[1], None), place[1]), self._settings.url)
-        headers = {**self._headers, "Idempotency-Key": call_id}
+        url = PLACE.sub(lambda place: _in_path(given.pop(place[1], None), place[1]), self._settings.url)
+        headers = {"Accept-Encoding": "identity", **self._headers, "Idempotency-Key": call_id}
         query = {name: _plain(value) for name, value in given.items()} if self._in_query else None
         body = None if self._in_query else given
         async with self._client.stream(self._settings.method, url, params=query, json=body, headers=headers) as answer:
-            text = self._redact(await _read(answer))
+            text = await _read(answer, self._redact)
         if 200 <= answer.status_code < 300:
             return bounded(text) or "Done."
         raise ToolError(f"It was answered by HTTP {answer.status_code}: {text[:2000] or 'nothing more'}")
@@ -101,13 +115,36 @@ class HttpTool:
         return self._settings.method in _IN_QUERY
 
 
-async def _read(answer: httpx2.Response) -> str:
+def _told(complaint: Complaint) -> str:
+    return f"{complaint.where}: {complaint.what}" if complaint.where else complaint.what
+
+
+async def _read(answer: httpx2.Response, redact: Redaction) -> str:
+    """The beginning of the body as text, without the secrets. Raises `ToolError`."""
+    packed = answer.headers.get("content-encoding", "identity").strip().lower()
+    if packed not in ("identity", "", "gzip", "x-gzip", "deflate"):
+        raise ToolError("No result: the answer is packed in a way that was not asked for.")
+    # By hand, because the library's own unpacks a small piece to whatever size it has.
+    unpack = zlib.decompressobj(47) if packed not in ("identity", "") else None
     body = bytearray()
-    async for piece in answer.aiter_bytes():
-        body += piece
-        if len(body) > MAX_BODY:
-            break
-    return bytes(body[:MAX_BODY]).decode(answer.charset_encoding or "utf-8", errors="replace").strip()
+    try:
+        async for piece in answer.aiter_raw():
+            body += unpack.decompress(piece, MAX_BODY + 1 - len(body)) if unpack is not None else piece
+            if len(body) > MAX_BODY:
+                break
+    except zlib.error:
+        raise ToolError("No result: the answer cannot be unpacked.") from None
+    text = redact(bytes(body[:MAX_BODY]).decode(_charset(answer), errors="replace"))
+    # Where the body was cut, its end may be the beginning of a secret.
+    return (text if len(body) <= MAX_BODY else text[: -redact.longest or None]).strip()
+
+
+def _charset(answer: httpx2.Response) -> str:
+    try:
+        name = codecs.lookup(answer.charset_encoding or "utf-8").name
+    except LookupError:
+        return "utf-8"
+    return name if name in _CHARSETS else "utf-8"
 
 
 def _plain(value: Any) -> str:

@@ -1,46 +1,31 @@
 """Structured output: checks a model's text against what the caller asked for, and asks once to mend it.
 
-Schemas come from callers, so they are compiled by `jsonschema-rs`, whose patterns run in linear time, and
-with every reference to another document refused: nothing is ever fetched for a schema.
+Schemas come from callers: `realtime.json_schemas` compiles them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import jsonschema_rs
 import orjson
 
 from realtime.adapters.base import ChatRequest, Message, ResponseFormat
 from realtime.gateway.bodies import wrong
 from realtime.gateway.errors import GatewayError
-
-MAX_COMPLAINT = 500
-"""Characters of a complaint that the model is told."""
-
-
-def _no_reference(uri: str) -> Any:
-    raise ValueError("references to other documents are not followed")
+from realtime.json_schemas import MAX_COMPLAINT, BadSchema
+from realtime.json_schemas import Checker as SchemaChecker
 
 
 class Checker:
     """For one `ResponseFormat`. 422 when its schema is no JSON schema."""
 
     def __init__(self, form: ResponseFormat) -> None:
-        self._validate: Callable[[Any], None] | None = None
+        self._schema: SchemaChecker | None = None
         if form.schema is not None:
             try:
-                validator = jsonschema_rs.validator_for(
-                    dict(form.schema),
-                    retriever=_no_reference,
-                    pattern_options=jsonschema_rs.RegexOptions(size_limit=1 << 20),
-                )
-            except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-                message = str(error).partition("\n")[0][:MAX_COMPLAINT]
-                raise wrong("response_format", f"not a JSON schema: {message}", "invalid_schema") from None
-            self._validate = validator.validate
+                self._schema = SchemaChecker(form.schema)
+            except BadSchema as error:
+                raise wrong("response_format", f"not a JSON schema: {error}", "invalid_schema") from None
 
     def complaint(self, text: str) -> str | None:
         """What is wrong with an answer; None when nothing is."""
@@ -48,13 +33,10 @@ class Checker:
             value = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             return f"not JSON: {error}"[:MAX_COMPLAINT]
-        if self._validate is None:
+        if self._schema is None:
             return None if isinstance(value, dict) else "not a JSON object"
-        try:
-            self._validate(value)
-        except jsonschema_rs.ValidationError as error:
-            return str(error.message)[:MAX_COMPLAINT]
-        return None
+        found = self._schema.complaint(value)
+        return found.what if found is not None else None
 
 
 def instructed(request: ChatRequest, native: frozenset[str]) -> ChatRequest:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
 import pytest
@@ -99,12 +102,69 @@ async def test_what_is_fixed_is_neither_seen_nor_set_by_the_model(api: Api) -> N
     async with tool(api.url, fixed=fixed) as free_tables:
         await run(free_tables, {"caller_number": "+1555"}, day="friday")
         assert json.loads(api.requests[0][2]) == {"day": "friday", "caller": "+1555", "shop": "one"}
-        with pytest.raises(ToolError, match="Unknown: caller"):
+        with pytest.raises(ToolError, match="'caller' was unexpected"):
             await run(free_tables, day="friday", caller="+1666")
         assert "caller" not in json.dumps(free_tables.spec.tool.parameters)
 
 
-@pytest.mark.parametrize("echo", [SECRET, "sk%2Fvery%20secret%2Bkey", "sk%2Fvery+secret%2Bkey"])
+TYPED = {
+    "type": "object",
+    "properties": {
+        "day": {"type": "string", "format": "date"},
+        "people": {"type": "integer", "minimum": 1},
+        "room": {"enum": ["garden", "hall"]},
+        "guests": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["day", "people"],
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"people": 2}, ['"day" is a required property']),
+        ({"day": "friday", "people": 2}, ['day: "friday" is not a "date"']),
+        (
+            {"day": "2030-01-31", "people": "two", "room": "cellar", "guests": ["Ada", 7]},
+            ['people: "two" is not of type "integer"', 'room: "cellar" is not one of', "guests.1: 7 is not of type"],
+        ),
+        ({"day": "2030-01-31", "people": 0}, ["people: 0 is less than the minimum of 1"]),
+        ({"day": "2030-01-31", "people": 1, "guests": [7] * 20_000}, ["guests.0: 7 is not of type"]),
+    ],
+)
+async def test_the_model_is_told_which_argument_does_not_fit_and_why(
+    api: Api, given: dict[str, Any], told: list[str]
+) -> None:
+    async with tool(api.url, parameters=TYPED) as free_tables:
+        with pytest.raises(ToolError) as error:
+            await run(free_tables, **given)
+        assert all(words in str(error.value) for words in told), error.value
+        assert len(str(error.value)) < 1000
+        assert api.requests == []
+        await run(free_tables, day="2030-01-31", people=2, room="hall", guests=["Ada"])
+    assert len(api.requests) == 1
+
+
+async def test_a_schema_may_allow_what_it_does_not_name(api: Api) -> None:
+    schema = {"type": "object", "properties": {}, "additionalProperties": {"type": "string"}}
+    async with tool(api.url, parameters=schema) as free_tables:
+        await run(free_tables, anything="goes")
+        with pytest.raises(ToolError, match="anything: 7"):
+            await run(free_tables, anything=7)
+
+
+ECHOES = [
+    SECRET,
+    "sk%2Fvery%20secret%2Bkey",
+    "sk%2Fvery+secret%2Bkey",
+    "sk%2fvery%20secret%2bkey",
+    r"sk\/very secret+key",
+    base64.b64encode(SECRET.encode()).decode().rstrip("="),
+    SECRET.encode().hex(),
+]
+
+
+@pytest.mark.parametrize("echo", ECHOES)
 async def test_a_server_that_echoes_the_secret_does_not_tell_it_to_the_model(
     api: Api, echo: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,6 +194,67 @@ async def test_a_redirect_leads_nowhere_and_nothing_is_tried_again(api: Api) -> 
         with pytest.raises(ToolError, match="HTTP 503"):
             await run(free_tables, day="friday")
     assert len(api.requests) == 2
+
+
+async def test_a_redirect_to_another_host_takes_no_header_there(api: Api) -> None:
+    other = Api()
+    async with await asyncio.start_server(other.serve, "127.0.0.1", 0) as server:
+        location = f"http://localhost:{server.sockets[0].getsockname()[1]}/{quote(SECRET)}"
+        for status in ("301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"):
+            api.status, api.headers = status, f"location: {location}\r\n"
+            async with tool(api.url) as free_tables:
+                with pytest.raises(ToolError) as error:
+                    await run(free_tables, day="friday")
+                assert SECRET not in str(error.value)
+    assert other.requests == []
+
+
+async def test_a_name_and_password_are_as_secret_unpacked(api: Api) -> None:
+    packed = base64.b64encode(b"shop:open sesame").decode()
+    api.answer = f"no user shop:open sesame, password 'open sesame', by {packed}".encode()
+    async with tool(api.url, headers={"Authorization": SecretStr(f"Basic {packed}")}) as free_tables:
+        assert await run(free_tables, day="friday") == "no user [secret], password '[secret]', by [secret]"
+
+
+async def test_a_secret_that_is_cut_in_two_is_not_told_in_part(api: Api) -> None:
+    umlauts = "\U0001d11e" * (MAX_BODY // 4 - 3)  # so long in bytes, and short enough in characters to be read whole
+    api.answer = (umlauts + SECRET).encode()
+    async with tool(api.url) as free_tables:
+        told = await run(free_tables, day="friday")
+    assert len(told) > 10_000
+    assert "sk/" not in told
+
+
+async def test_packed_answers_are_read_and_a_bomb_takes_neither_time_nor_memory(api: Api) -> None:
+    api.headers = "content-encoding: gzip\r\n"
+    api.answer = gzip.compress(b"at seven")
+    async with tool(api.url) as free_tables:
+        assert await run(free_tables, day="friday") == "at seven"
+        assert api.requests[0][1]["accept-encoding"] == "identity"
+        api.answer = gzip.compress(b"a" * (100 << 20), 9)
+        tracemalloc.start()
+        assert (await run(free_tables, day="friday")).startswith("aaaa")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        tracemalloc.stop()
+        api.answer = b"no gzip"
+        with pytest.raises(ToolError, match="cannot be unpacked"):
+            await run(free_tables, day="friday")
+        api.headers = "content-encoding: br\r\n"
+        with pytest.raises(ToolError, match="not asked for"):
+            await run(free_tables, day="friday")
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "rot13", "idna", "no-such", SECRET])
+async def test_an_answer_in_any_charset_is_read(api: Api, charset: str, caplog: pytest.LogCaptureFixture) -> None:
+    api.headers, api.answer = f"content-type: text/plain; charset={charset}\r\n", b"at seven"
+    async with tool(api.url) as free_tables:
+        assert await run(free_tables, day="friday") == "at seven"
+
+
+async def test_an_address_that_grows_too_long_is_told_in_words(api: Api) -> None:
+    async with tool(api.url + "/{day}", method="GET") as free_tables:
+        with pytest.raises(ToolError, match="could not be asked"):
+            await run(free_tables, day="\u20ac" * 10_000)
 
 
 async def test_a_long_answer_is_cut_and_a_slow_one_given_up(api: Api) -> None:
