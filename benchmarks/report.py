@@ -130,7 +130,7 @@ def finish(results: Json, options: argparse.Namespace, part: str | None = None) 
     if options.json:
         options.json.write_text(text + "\n")
     if options.write and part is not None:
-        section.put(options.write, part, part_of_page(whole))
+        section.put(options.write, part, part_of_page(whole, part))
     elif options.write:
         options.write.write_text(page(whole))
     failed = [target["name"] for target in whole["targets"] if not target["met"]]
@@ -161,9 +161,9 @@ def _judged(results: Json) -> Iterator[Json]:
             }
 
 
-def part_of_page(whole: Json) -> str:
-    """The results of the one-shot chat alone."""
-    heading, *rest = _gateway(whole["gateway"])
+def part_of_page(whole: Json, part: str) -> str:
+    """The results of one benchmark alone: `gateway` or `telephony`."""
+    heading, *rest = {"gateway": _gateway, "telephony": _telephony}[part](whole[part])
     return "\n\n".join([heading, _about(whole), _targets(whole), *rest])
 
 
@@ -281,6 +281,7 @@ def _telephony(calls: Json) -> list[str]:
         _figures(
             [
                 ("answer's messages late", calls["lateness_ms"]),
+                ("left to play when one came", calls["left_ms"]),
                 ("caller's onset to the flush", calls["flush_ms"]),
                 ("end of speech to the first audio, less the silence", calls["answer_ms"]),
                 ("the carrier's own frames late", calls["generator_late_ms"]),

@@ -1,6 +1,6 @@
 """Telephone calls over a carrier's socket: how many one core carries, how late answers come, how soon they are flushed.
 
-    python -m benchmarks.telephony [--calls 200] [--seconds 60] [--json FILE] [--write docs/telephony/performance.md]
+    python -m benchmarks.telephony [--calls 200] [--seconds 60] [--json FILE] [--write docs/performance.md]
 
 The carrier is Twilio as its protocol has it: a signed webhook and a signed socket for each call, 20 ms of mu-law in
 JSON fifty times a second, a queue that is played in real time, marks that come back when they were played or flushed.
@@ -454,7 +454,7 @@ def main() -> None:
     report.add_options(parser)
     options = parser.parse_args()
     plan = Plan(options.calls, options.seconds, options.warm_up)
-    report.finish({"telephony": measure(plan, report.progress(options))}, options)
+    report.finish({"telephony": measure(plan, report.progress(options))}, options, part="telephony")
 
 
 if __name__ == "__main__":

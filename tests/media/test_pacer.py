@@ -219,6 +219,21 @@ def test_polls_come_every_40_ms_and_the_slow_round_four_times_a_second(world, pa
     assert pacer.members == 0
 
 
+def test_polls_fall_where_the_member_wants_them_and_move_with_it(world, pacer):
+    member = Member(world)
+    for _ in range(20):
+        pacer.poll(member)
+        wanted, before = world.now, len(member.polls)
+        pacer.poll(member, world.now)
+        world.run(0.2)
+        since = [at - wanted for at in member.polls[before:]]
+        assert len(since) in (4, 5)
+        assert [round(at / 0.04) for at in since] == list(range(1, 1 + len(since)))
+        assert all(-0.011 <= at - 0.04 * (place + 1) <= 0.001 for place, at in enumerate(since))
+        world.run(0.0137)
+    assert pacer.polled == 1
+
+
 def test_a_stopped_pacer_takes_no_member_until_it_is_started_again(world, pacer):
     member = Member(world)
     pacer.add(member)

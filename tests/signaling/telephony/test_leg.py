@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from media.audio import Pcm
 from media.g711 import ulaw_decode, ulaw_encode
 from media.leg import SendsKeys, Transfers
+from media.pacer import Pacer
 from media.playout import PlayoutEventKind
 from signaling.telephony.carrier import CarrierError, Message, Started
 from signaling.telephony.leg import MAX_UNSENT_BYTES, CarrierLeg, Patience
@@ -53,6 +57,27 @@ class Clock:
 
     def unwatch(self, leg: object) -> None:
         self.watched = False
+
+
+class Timers:
+    """An event loop's, for a real pacer; each fires up to `late_s` late."""
+
+    clock: Clock
+
+    def __init__(self) -> None:
+        self._due: list[list[Any]] = []
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Any:
+        entry = [self.clock.now + delay, callback]
+        self._due.append(entry)
+        return SimpleNamespace(cancel=lambda: self._due.remove(entry) if entry in self._due else None)
+
+    def run(self, seconds: float, late_s: float) -> None:
+        self.clock.now += seconds
+        for entry in [entry for entry in self._due if entry[0] + late_s <= self.clock.now]:
+            if entry in self._due:
+                self._due.remove(entry)
+                entry[1]()
 
 
 class Heard:
@@ -431,3 +456,22 @@ def test_whatever_comes_the_leg_raises_nothing(name: str, messages: list[tuple[M
             line.leg.wake()
     line.run(0.2)
     assert len(line.heard.closed) <= 1
+
+
+@pytest.mark.parametrize("offset_ms", range(0, 40, 3))
+def test_the_rest_of_an_answer_leaves_at_a_steady_pace_whenever_it_began(offset_ms: int) -> None:
+    line, timers = Line(), Timers()
+    pacer = Pacer(clock=line.clock, call_later=timers.call_later)
+    timers.clock = line.clock
+    line.leg._pacer = pacer
+    line.clock.now += offset_ms / 1000
+    line.leg.playout.push(1, np.concatenate([SPEECH] * 4))
+    line.leg.wake()
+    line.sent()
+    sent_at: list[float] = []
+    chance = random.Random(offset_ms)
+    for _ in range(3000):
+        timers.run(0.001, late_s=chance.uniform(0, 0.004))
+        sent_at += [line.clock.now for kind, _ in line.events() if kind == "media"]
+    assert len(sent_at) > 10
+    assert all(after - before == pytest.approx(0.2, abs=0.006) for before, after in pairwise(sent_at))
