@@ -28,7 +28,7 @@ bridge_app = typer.Typer(no_args_is_help=True, help="Bring telephone calls here 
 def audiosocket(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The TCP port that Asterisk dials.")] = 9092,
     host: Annotated[str, typer.Option(help="The address to listen on. AudioSocket has no TLS.")] = "127.0.0.1",
-    line: Annotated[str, typer.Option(help="Which [telephony.NAME] the calls are of.")] = "audiosocket",
+    line: Annotated[str, typer.Option(help="Which \\[telephony.NAME] the calls are of.")] = "audiosocket",
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:

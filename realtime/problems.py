@@ -118,7 +118,8 @@ def _(error: OfferError) -> Problem:
 
 @problem_of.register
 def _(error: Full) -> Problem:
-    return Problem(503, "full", "No further call is taken at the moment.", retry_after=error.retry_after)
+    message = "No further call is taken at the moment."
+    return Problem(503, "full", message, retry_after=error.retry_after, reason=error.reason)
 
 
 @problem_of.register
@@ -266,7 +267,7 @@ class Problems:
         try:
             await self._app(scope, receive, send_named)
         except ClientDisconnect:
-            logger.info("%s went away request_id=%s", scope.get("method", "WS"), name)
+            logger.info("%s %s: the client went away request_id=%s", scope.get("method", "WS"), _path(scope), name)
         except Exception as error:
             await self._caught(error, scope, receive, send_named, started)
         finally:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 
 class Full(Exception):
-    """No further call is taken for now; `retry_after` in seconds."""
+    """No further call is taken for now; `retry_after` in seconds, `reason` for the log."""
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"full; retry after {retry_after:g} s")
+    def __init__(self, retry_after: float, reason: str = "full") -> None:
+        super().__init__(f"{reason}; retry after {retry_after:g} s")
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class CallError(Exception):

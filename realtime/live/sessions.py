@@ -1,8 +1,8 @@
 """Every call of this process: open, find, drain, close. The only register of calls.
 
 Implements `signaling.calls.Calls`. Calls under way and offers being answered together never exceed
-`limits.calls`, and while the event loop lags more than `limits.loop_lag_ms` none is added: the next one
-is refused, the running ones do not notice.
+`limits.calls`, and while there are some and the event loop lags more than `limits.loop_lag_ms` none is added: the
+next one is refused, the running ones do not notice.
 """
 
 from __future__ import annotations
@@ -116,28 +116,40 @@ class Sessions:
         return self._settings.limits.calls
 
     @property
-    def draining(self) -> bool:
-        return self._draining
-
-    @property
     def accepts(self) -> bool:
         """Whether the next call would be admitted."""
-        return not self._draining and not self.full
+        return self.refusal is None
 
     @property
-    def full(self) -> bool:
-        """The number of calls, or the lag of the event loop, is at its limit."""
-        return len(self._calls) + self._reserved >= self.limit or self._lag_ms() > self._settings.limits.loop_lag_ms
+    def refusal(self) -> str | None:
+        """Why the next call would not be admitted: `draining`, `full` or `overloaded`.
+
+        The lag of the event loop counts while there is a call that another one could spoil: what is slow
+        without any is the machine, and a refusal would help nobody.
+        """
+        taken = len(self._calls) + self._reserved
+        if self._draining:
+            return "draining"
+        if taken >= self.limit:
+            return "full"
+        return "overloaded" if taken and self._lag_ms() > self._settings.limits.loop_lag_ms else None
 
     def reserve(self) -> ExitStack:
         """Hold a place until it is closed: by `open`, whose call takes it over, else by who holds it. Raises `Full`."""
-        if not self.accepts:
-            self._metrics.call_refused()
-            raise Full(RETRY_AFTER_S)
+        if (refusal := self.refusal) is not None:
+            self._metrics.call_refused(refusal)
+            raise Full(RETRY_AFTER_S, self._reason(refusal))
         self._reserved += 1
         place = ExitStack()
         place.callback(self._release)
         return place
+
+    def _reason(self, refusal: str) -> str:
+        """The same for the log, with the numbers that decided it."""
+        if refusal == "overloaded":
+            most = self._settings.limits.loop_lag_ms
+            return f"overloaded: the event loop lags {self._lag_ms():.1f} ms, limits.loop_lag_ms is {most:g}"
+        return "draining" if refusal == "draining" else f"full: limits.calls is {self.limit}"
 
     def _release(self) -> None:
         self._reserved -= 1
@@ -165,7 +177,8 @@ class Sessions:
         )
         await answering.start()
         if self._draining:
-            raise Full(RETRY_AFTER_S)
+            self._metrics.call_refused("draining")
+            raise Full(RETRY_AFTER_S, self._reason("draining"))
         model = self._policy.known_model(claims.model or session.get("model"))
         config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
         answering.dress(config)

@@ -19,7 +19,10 @@ class Metrics:
         self._opened = Counter("realtime_calls_opened_total", "Calls admitted.", registry=self.registry)
         self._ended = Counter("realtime_calls_ended_total", "Calls ended, by why.", ["reason"], registry=self.registry)
         self._refused = Counter(
-            "realtime_calls_refused_total", "Calls refused because the server was full.", registry=self.registry
+            "realtime_calls_refused_total",
+            "Calls refused: full, overloaded or draining.",
+            ["reason"],
+            registry=self.registry,
         )
         self._turns = Counter("realtime_turns_total", "Turns, by how they ended.", ["status"], registry=self.registry)
         self._voice_to_voice = Histogram(
@@ -60,8 +63,8 @@ class Metrics:
         self._ended.labels(reason).inc()
         self.calls.dec()
 
-    def call_refused(self) -> None:
-        self._refused.inc()
+    def call_refused(self, reason: str) -> None:
+        self._refused.labels(reason).inc()
 
     def turn(self, status: str, numbers: Mapping[str, Any]) -> None:
         """`numbers`: a turn's public record (milliseconds)."""

@@ -32,11 +32,11 @@ def health_routes(
 
     @router.get("/readyz")
     async def readyz() -> Response:
-        """Accepts calls; 503 when draining or full."""
-        if sessions.accepts:
+        """Accepts calls; 503 when `draining`, `full` or `overloaded`."""
+        refusal = sessions.refusal
+        if refusal is None:
             return JSONResponse({"status": "ready"})
-        headers = {"Retry-After": f"{RETRY_AFTER_S:.0f}"}
-        return JSONResponse({"status": "draining" if sessions.draining else "full"}, 503, headers)
+        return JSONResponse({"status": refusal}, 503, {"Retry-After": f"{RETRY_AFTER_S:.0f}"})
 
     @router.get("/v1/ai/status")
     async def status() -> dict[str, Any]:

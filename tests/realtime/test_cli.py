@@ -51,6 +51,10 @@ def test_help_names_every_command(run: Run) -> None:
         assert command in result.output
 
 
+def test_help_shows_names_of_settings_in_their_brackets(run: Run) -> None:
+    assert "[telephony.NAME]" in run("audiosocket", "--help").output
+
+
 def test_help_waits_for_nothing_heavy() -> None:
     code = (
         "import sys, realtime.cli; print(sorted({'numpy', 'av', 'aiortc', 'fastapi', 'pydantic'} & set(sys.modules)))"
