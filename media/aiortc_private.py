@@ -101,6 +101,7 @@ _PRIVATE = (
     _Private(_CONNECTION, "_protocols", "the protocols of our sockets", True),
     _Private(_CONNECTION, "_remote_candidates", "how many addresses the peer has used", True),
     _Private(_CONNECTION, "_nominated", "the pair that was selected: where packets go", True),
+    _Private(_CONNECTION, "_check_list", "pairs that hold the sockets, to let go of them", True),
     _Private(_CONNECTION, "_queue", "datagrams waiting for DTLS, which is not bounded", True),
     _Private(aioice.ice, "StunProtocol", "every datagram passes its datagram_received"),
 )
@@ -310,6 +311,25 @@ def abort_sockets(transport: RTCIceTransport) -> None:
     """Close the sockets at once, without waiting for anything."""
     for protocol in transport._connection._protocols:
         protocol.transport.close()
+
+
+def release(connection: RTCPeerConnection) -> None:
+    """A closed connection lets go of itself: without cycles references alone free it, at once."""
+    connection.remove_all_listeners()
+    vars(connection).pop("_RTCPeerConnection__connect", None)
+    transports: set[RTCDtlsTransport | None] = {line.receiver.transport for line in connection.getTransceivers()}
+    if connection.sctp is not None:
+        transports.add(connection.sctp.transport)
+        connection.sctp.remove_all_listeners()
+        vars(connection.sctp).pop("_handle_data", None)
+    # Lines of a description that was refused half way have none.
+    for dtls in filter(None, transports):
+        agent = dtls.transport._connection
+        for emitter in (dtls, dtls.transport, dtls.transport.iceGatherer):
+            emitter.remove_all_listeners()
+        vars(agent).pop("gather_candidates", None)
+        agent._nominated.clear()
+        agent._check_list.clear()
 
 
 def guard_data(

@@ -102,6 +102,8 @@ class Peer:
         self._connecting_since = 0.0
         self._early: deque[bytes] = deque(maxlen=_EARLY_PACKETS)
         self._refused = Refused()
+        self._final_stats: Mapping[str, float] = {}
+        self._last_sent_at: float | None = None
         self._teardown: asyncio.Task[None] | None = None
 
     @property
@@ -119,7 +121,7 @@ class Peer:
     @property
     def last_sent_at(self) -> float | None:
         """`time.monotonic()` seconds of the latest audio packet sent."""
-        return self._stream.last_sent_at if self._stream is not None else None
+        return self._stream.last_sent_at if self._stream is not None else self._last_sent_at
 
     def attach(self, listener: LegListener) -> None:
         self._listener = listener
@@ -137,6 +139,7 @@ class Peer:
             "packets_undecryptable": self._refused.undecryptable,
             "datagrams_malformed": self._refused.malformed,
             **self._text.stats(),
+            **self._final_stats,
         }
         if self._stream is not None:
             stats |= self._stream.stats()
@@ -399,6 +402,11 @@ class Peer:
             self._stream.end()
         if self._listener is not None:
             self._tell(self._listener.on_closed, reason)
+        # Nothing refers back from here on, so that references alone free what ended: a search for cycles is heard.
+        self._listener = None
+        if self._stream is not None:
+            self._final_stats, self._last_sent_at = self._stream.stats(), self._stream.last_sent_at
+            self._stream = None
         if self._connection is not None:
             self._teardown = asyncio.get_running_loop().create_task(self._tear_down(self._connection))
 
@@ -416,10 +424,11 @@ class Peer:
         except Exception:
             logger.warning("a connection did not close and was cut off", exc_info=True)
         finally:
-            connection.remove_all_listeners()
             if self._dtls is not None:
-                self._dtls.remove_all_listeners()
                 aiortc_private.abort_sockets(self._dtls.transport)
+            aiortc_private.release(connection)
+            self._text.release()
+            self._connection = self._dtls = self._line = None
 
 
 def _description(sdp: str, kind: str) -> RTCSessionDescription:

@@ -55,11 +55,23 @@ class TextEvents(Protocol):
         """The call must end: `slow_reader`, or `failed` for a caller that abuses the channel."""
 
 
+class _Nobody:
+    """Who is told once the channel is off: its owner is not held any longer."""
+
+    def on_text_open(self) -> None: ...
+
+    def on_text(self, text: str) -> None: ...
+
+    def on_text_refused(self, code: str, detail: str) -> None: ...
+
+    def on_text_broken(self, reason: str) -> None: ...
+
+
 class TextChannel:
     """See the module. Not thread-safe; every method is called on the event loop."""
 
     def __init__(self, events: TextEvents) -> None:
-        self._events = events
+        self._events: TextEvents = events
         self._state = TextState.WAITING
         self._channel: RTCDataChannel | None = None
         self._outbox: deque[tuple[str, int]] = deque()
@@ -115,8 +127,16 @@ class TextChannel:
     def off(self) -> None:
         """Nothing is sent or told any more."""
         self._state = TextState.OFF
+        self._events = _Nobody()
         self._outbox.clear()
         self._inbox.clear()
+
+    def release(self) -> None:
+        """The connection is closed: let go of its channel."""
+        self.off()
+        if self._channel is not None:
+            self._channel.remove_all_listeners()
+            self._channel = None
 
     def refuse(self, code: str, detail: str) -> None:
         """Count and tell a message that was dropped."""
