@@ -15,10 +15,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
+from pydantic import ValidationError
+
 from realtime.agents.call import AnyAgent
-from realtime.agents.functions import BadFunction, FunctionTool
+from realtime.agents.functions import BadFunction, FunctionTool, takes
 from realtime.agents.tools import TIMEOUT_S
 from realtime.agents.turn import TurnFunction
+from realtime.mistakes import nearest
 from realtime.settings import AgentSettings
 
 APOLOGY = "Sorry, something went wrong here. Please say that again."
@@ -87,7 +90,11 @@ class Agent(AnyAgent):
             "recording": recording if recording is None or isinstance(recording, bool) else dict(recording),
         }
         self._given = {key: value for key, value in given.items() if value is not None}
-        checked = AgentSettings.model_validate(self._given)
+        try:
+            checked = AgentSettings.model_validate(self._given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"Agent({'.'.join(map(str, first['loc']))}=...): {first['msg']}") from None
         if recording is not None:
             self._given["recording"] = checked.recording
         self.keys_as_turns = keys_as_turns
@@ -100,6 +107,11 @@ class Agent(AnyAgent):
     def settings(self, base: AgentSettings) -> AgentSettings:
         """`base`, with what was given here."""
         return base.model_copy(update=self._given)
+
+    def __getattr__(self, name: str) -> Any:
+        close = nearest(name, (known for known in dir(type(self)) if not known.startswith("_")))
+        hint = f"; did you mean `{close}`?" if close else ""
+        raise AttributeError(f"an Agent has no `{name}`{hint}")
 
     # --- decorators ---------------------------------------------------------------------------
 
@@ -163,28 +175,34 @@ class Agent(AnyAgent):
         """Answer every turn with an async generator: it gets a `Turn` and yields text."""
         if not inspect.isasyncgenfunction(function) and not inspect.iscoroutinefunction(function):
             raise BadFunction(function, "a turn is an `async def` that yields text, or returns it")
+        takes(function, "turn")
         self.answer = self._only(self.answer, function, "turn")
         return function
 
     def on_call_start(self, function: F) -> F:
         """Before the call is answered: it gets the `Call`, and may change instructions, greeting and variables."""
+        takes(function, "call")
         self.started = self._only(self.started, function, "on_call_start")
         return function
 
     def on_call_end(self, function: F) -> F:
         """After the call: it gets the `Call` and its record (`reason`, `transcript`, `seconds`, …)."""
+        takes(function, "call", "record")
         self.ended = self._only(self.ended, function, "on_call_end")
         return function
 
-    def on_user_idle(self, *, seconds: float) -> Callable[[F], F]:
+    def on_user_idle(self, *bare: object, seconds: float = 0.0) -> Callable[[F], F]:
         """After so much silence, again and again: it gets the `Call` and for how long the caller has said nothing.
 
         What the bot says meanwhile does not count, and does not begin the count anew.
         """
+        if bare:
+            raise BadFunction(bare[0], "write how long it waits: @agent.on_user_idle(seconds=8)")
         if not 1 <= seconds <= 3600:
             raise ValueError("on_user_idle: seconds is from 1 to 3600")
 
         def add(function: F) -> F:
+            takes(function, "call", "seconds")
             self.idled = self._only(self.idled, function, "on_user_idle")
             self.idle_seconds = seconds
             return function
@@ -193,6 +211,7 @@ class Agent(AnyAgent):
 
     def on_key(self, function: F) -> F:
         """The caller pressed a key of the telephone: it gets the `Call` and one of `0-9*#ABCD`."""
+        takes(function, "call", "key")
         self.pressed = self._only(self.pressed, function, "on_key")
         return function
 

@@ -30,6 +30,15 @@ class BadFunction(TypeError):
         super().__init__(f"{of_function(function)}: {reason}")
 
 
+def takes(function: object, *what: str) -> None:
+    """Raises `BadFunction` unless the function can be called with these."""
+    try:
+        inspect.signature(function).bind(*what)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        name = getattr(function, "__name__", "function")
+        raise BadFunction(function, f"it cannot be called as it will be; write `{name}({', '.join(what)})`") from None
+
+
 class FunctionTool:
     """An `AgentTool`. Raises `BadFunction`."""
 
@@ -46,6 +55,10 @@ class FunctionTool:
         farewell: bool = False,
     ) -> None:
         self.function = function
+        if not callable(function):
+            raise BadFunction(function, 'a tool is a function; its options have names: @agent.tool(name="...")')
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise BadFunction(function, "a tool returns its result; `yield` is for @agent.turn")
         chosen = name or str(getattr(function, "__name__", ""))
         if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", chosen):
             raise BadFunction(function, f"{chosen!r} cannot be a tool's name: letters, digits, _ and -, at most 64")

@@ -55,6 +55,8 @@ def load(spec: str) -> Bot:
         with _fresh(folder):
             module = _run_file(path.resolve())
             return Bot(spec, _agents_of(module, None, spec), _files(folder, module))
+    if path.is_file():
+        raise BotError(f"{spec} is no Python file; write bot.py, or module:agent")
     name, _, attribute = spec.partition(":")
     folder = Path.cwd()
     with _fresh(folder):
@@ -80,6 +82,13 @@ def _agents_of(module: ModuleType, attribute: str | None, spec: str) -> tuple[Ag
         return (found,)
     agents = [value for value in vars(module).values() if isinstance(value, Agent)]
     unique = tuple({id(agent): agent for agent in agents}.values())
+    names = {name: value.name for name, value in vars(module).items() if isinstance(value, Agent)}
+    for one, other in itertools.combinations(unique, 2):
+        if one.name == other.name:
+            both = " and ".join(
+                f"`{next(name for name in names if getattr(module, name) is it)}`" for it in (one, other)
+            )
+            raise BotError(f'{spec}: {both} are both called {one.name!r}; give one of them another: Agent(name="...")')
     if not unique:
         raise BotError(f'{spec} makes no Agent; write for example: agent = Agent(instructions="...")')
     return unique
@@ -109,9 +118,12 @@ def _explained(what: str) -> Iterator[None]:
     except SyntaxError as error:
         raise BotError(f"{error.filename}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        reason = "".join(traceback.format_exception_only(error)).strip()
+        reason = "".join(traceback.format_exception_only(error)).strip().rpartition("BadFunction: ")[2]
         at = where(error) if error.__traceback__ is not None else what
-        raise BotError(f"{what} cannot be loaded: {reason}\n    at {at}") from error
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        ends = ((frame, f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}") for frame in frames)
+        line = next((frame.line for frame, end in ends if at.endswith(end)), None)
+        raise BotError(f"{what} cannot be loaded: {reason}\n    at {at}" + (f": {line}" if line else "")) from error
 
 
 def _find_first(folder: Path) -> None:

@@ -16,6 +16,7 @@ from realtime.agents.usercode import Inline
 from realtime.settings import Settings
 from realtime.testing import SimulatedCall
 
+BEGUN = "from realtime.agents import Agent\nagent = Agent()\n"
 AGENT = "from realtime.agents import Agent\nfrom beside import WORD\nagent = Agent(WORD)\n"
 
 
@@ -64,7 +65,16 @@ def test_a_module_and_one_of_its_agents(folder: Path) -> None:
         ),
         ("import no_such_module\n", r"no_such_module"),
         ("x = 1\n", "makes no Agent"),
-        ("from realtime.agents import Agent\nAgent(voice=7)\n", "voice"),
+        ("from realtime.agents import Agent\nAgent(voice=7)\n", r"Agent\(voice=...\): Input .*\n    at bot\.py:2"),
+        (BEGUN + "@agent.tool\nasync def look(day): ...\n", r"bot\.py:3 in look: parameter 'day' has no type"),
+        (BEGUN + "@agent.tool\nasync def look():\n    yield 1\n", r"bot\.py:3 in look: a tool returns its result"),
+        (BEGUN + "@agent.tool('look')\nasync def look(): ...\n", r"its options have names.*\n    at bot\.py:3"),
+        (BEGUN + "@agent.tools\nasync def look(): ...\n", r"at bot\.py:3 in <module>: @agent.tools"),
+        (BEGUN + "@agent.on_start\nasync def begin(call): ...\n", r"no `on_start`.*\n    at bot\.py:3"),
+        (BEGUN + "@agent.turns\nasync def answer(turn): ...\n", r"did you mean `turn`\?\n    at bot\.py:3"),
+        (BEGUN + "@agent.turn\nasync def answer(): ...\n", r"bot\.py:3 in answer: .* write `answer\(turn\)`"),
+        (BEGUN + "@agent.on_user_idle\nasync def idle(call, seconds): ...\n", r"on_user_idle\(seconds=8\)"),
+        (BEGUN + "other = Agent()\n", r"bot\.py: `agent` and `other` are both called 'default'"),
     ],
 )
 def test_a_file_that_cannot_be_loaded_is_named_with_its_line_and_leaves_nothing(
