@@ -28,6 +28,7 @@ from realtime.adapters.base import EngineError
 from realtime.adapters.catalogue import Catalogue, UnknownEngine
 from realtime.adapters.offers import offers
 from realtime.adapters.routing import Amount, Kind
+from realtime.agents.loading import BotError, load_function
 from realtime.local import STORE_FILE, local_url, open_store
 from realtime.noticed import has_turn, is_loopback
 from realtime.settings import Settings, SettingsError, VendorSettings, data_folder
@@ -67,6 +68,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Check]
     if checks[-1].state == "ok":
         checks.append(await _check_keys(settings))
     checks += [await _check_port(settings), *_check_engines(settings), *await _check_custom(settings)]
+    checks += [*_check_own_functions(settings), *_check_public_url(settings)]
     for name, vendor in settings.vendors.items():
         if not vendor.is_custom:
             checks.append(await _check_vendor(name, vendor))
@@ -176,6 +178,28 @@ async def _check_custom(settings: Settings) -> list[Check]:
         finally:
             await engine.close()
     return checks
+
+
+def _check_own_functions(settings: Settings) -> list[Check]:
+    found = []
+    for name, agent in settings.agents.items():
+        if agent.turn_function is None:
+            continue
+        try:
+            load_function(agent.turn_function)
+            found.append(Check(f"agents.{name}.chat", "ok", agent.turn_function))
+        except BotError as error:
+            advice = "the server does not start with it; is the module in the folder where it is started?"
+            found.append(Check(f"agents.{name}.chat", "fail", str(error).partition("\n")[0], advice))
+    return found
+
+
+def _check_public_url(settings: Settings) -> list[Check]:
+    url = settings.server.public_url
+    if url is None or url.startswith("https:") or is_loopback(httpx2.URL(url).host):
+        return []
+    advice = "browsers give the microphone to https pages only: put a certificate in front (docs/deploy.md)"
+    return [Check("public_url", "warn", f"{url} is not https", advice)]
 
 
 def _check_prices(settings: Settings) -> list[Check]:

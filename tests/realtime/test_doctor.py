@@ -159,3 +159,15 @@ async def test_telephone_lines_say_their_webhook_or_what_is_wrong(tmp_path: Path
     assert "REALTIME_PUBLIC_URL" in (unknown.advice or "")
     assert (await found(settings, "telephony desk")).state == "fail"
     assert (await found(settings, "telephony asterisk")).state == "ok"
+
+
+async def test_a_function_that_answers_is_loaded(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, agents={"default": {"chat": "python:no_such_module:answer"}})
+    check = await found(settings, "agents.default.chat")
+    assert (check.state, "no_such_module" in check.detail) == ("fail", True)
+
+
+async def test_a_public_page_without_tls_is_warned_of(tmp_path: Path) -> None:
+    server = ServerSettings(port=0, data=tmp_path / "data", public_url="http://voice.example")
+    settings = Settings(server=server)
+    assert (await found(settings, "public_url")).state == "warn"
