@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -10,13 +11,15 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
+from streamdouble.scenario import Wait, WaitFor
 
 from realtime.client import connect
 from realtime.local import STORE_FILE
+from tests.calls import phone
 from tests.calls.server import API_KEY, Server, free_port
 from tests.media.webrtc import until
 from tests.realtime.observe.receiver import SECRET, Receiver, answer, receiver
@@ -141,16 +144,24 @@ def keeper(tmp_path: Path) -> Iterator[int]:
         receiving.terminate()
 
 
-async def test_the_examples_receiver_keeps_words_cost_and_sound(keeper: int, tmp_path: Path) -> None:
-    config = (EXAMPLE / "realtime.toml").read_text().replace(":9000/", f":{keeper}/")
-    environ = {"WEBHOOK_SECRET": SECRET}
+async def test_the_examples_receiver_keeps_words_cost_and_sound_of_calls_of_every_kind(
+    keeper: int, tmp_path: Path
+) -> None:
+    config = (EXAMPLE / "realtime.toml").read_text().replace(":9000/", f":{keeper}/") + phone.CONFIG
+    environ = {"WEBHOOK_SECRET": SECRET, **phone.ENVIRON}
     with Server(tmp_path / "server", "--engines", "instant", config=config, environ=environ) as server:
-        async with connect(server.url, api_key=API_KEY, transport="websocket") as call:
-            session = (await call.wait_for("session.created"))["session"]["id"]
-            await call.wait_for("response.done")
-        folder = tmp_path / "calls" / session
-        await until((folder / "call.json").exists, "the call was kept", 20)
-    kept = orjson.loads((folder / "call.json").read_bytes())
-    assert kept["transcript"][0]["text"] == "This call is recorded. How can I help?"
-    assert kept["cost"]["usd"] == 0.0
-    assert (folder / "call.ogg").read_bytes()[:4] == b"OggS"
+
+        async def talk(transport: Literal["webrtc", "websocket"]) -> None:
+            async with connect(server.url, api_key=API_KEY, transport=transport) as call:
+                await call.wait_for("output_audio_buffer.stopped" if transport == "webrtc" else "response.done")
+
+        greeted = phone.ring(server, WaitFor("audio"), Wait(1.0))
+        await asyncio.gather(talk("webrtc"), talk("websocket"), greeted)
+        calls = tmp_path / "calls"
+        await until(lambda: len(list(calls.glob("*/call.json"))) == 3, "the calls were kept", 20)
+    kept = [orjson.loads(file.read_bytes()) for file in calls.glob("*/call.json")]
+    assert {call["caller"]["kind"] for call in kept} == {"webrtc", "websocket", "phone"}
+    for call in kept:
+        assert call["transcript"][0]["text"].startswith("This call"), "as far as it was heard"
+        assert call["cost"]["usd"] == 0.0
+        assert (calls / call["session_id"] / "call.ogg").read_bytes()[:4] == b"OggS"
