@@ -1,6 +1,6 @@
 """How many calls one core carries: this server, stock aiortc beside it, and the limit in C, in one run.
 
-    python -m benchmarks.media [--calls 75] [--seconds 60] [--duplex-calls 20] [--write docs/media.md]
+    python -m benchmarks.media [--calls 75] [--seconds 60] [--duplex-calls 40] [--write docs/media.md]
 
 Each server is pinned to one core, the callers (`load`) to the others. CPU time is the server's own, so the figures
 hold on a machine that is not quiet too; lateness does not.
