@@ -151,7 +151,8 @@ class CarrierLeg:
             self._keep_ticking()
             if self._is_ticked and not self._traits.paces and self._bytes_out != before:
                 # Polls that fall where more is due would send now a poll earlier, now a poll later.
-                self._pacer.poll(self, now + _AFTER_DUE_S)
+                due_s = (self._playout.lead_ms(now) - self._traits.fill_ms) / 1000
+                self._pacer.poll(self, now + due_s + _AFTER_DUE_S)
 
     def stats(self) -> Mapping[str, float]:
         return {

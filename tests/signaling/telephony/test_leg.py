@@ -465,8 +465,11 @@ def test_the_rest_of_an_answer_leaves_at_a_steady_pace_whenever_it_began(offset_
     timers.clock = line.clock
     line.leg._pacer = pacer
     line.clock.now += offset_ms / 1000
-    line.leg.playout.push(1, np.concatenate([SPEECH] * 4))
-    line.leg.wake()
+    answer = np.concatenate([SPEECH] * 4)
+    chunk = 24 * (150 + 5 * offset_ms)
+    for start in range(0, len(answer), chunk):  # an engine gives it in pieces
+        line.leg.playout.push(1, answer[start : start + chunk])
+        line.leg.wake()
     line.sent()
     sent_at: list[float] = []
     chance = random.Random(offset_ms)
