@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ from realtime.recording import writer
 from realtime.recording.tracks import Block, Tracks
 from realtime.store.base import Store
 
-ROUND_S = 0.5
-"""Between two rounds of passing on what is due."""
+ROUND_S = 0.4, 0.6
+"""Between two rounds of passing on what is due: never the same, so that calls that began together part."""
 
 ATTEMPTS = 4
 """Writers that one recording may use up."""
@@ -176,7 +177,7 @@ class Recording:
         """Until the call is over. Raises `EngineError` when the writer cannot go on."""
         while not self._over.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), ROUND_S)
+                await asyncio.wait_for(self._over.wait(), random.uniform(*ROUND_S))
             if stream.over:
                 await stream.receive()  # raises what ended it
             if self._tracks is not None:
@@ -240,6 +241,8 @@ class Recordings:
 
     async def start(self, *, wanted: bool) -> None:
         """`wanted`: some agent records. What an earlier life of this process left unfinished is kept as it is."""
+        # Here and in threads, because a disk may be slow.
+        await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         for path in sorted(self._folder.glob("sess_*.ogg")):
             await self._recover(path)
         if wanted:
@@ -249,7 +252,6 @@ class Recordings:
         await self._worker.close()
 
     def begin(self, session: str, wish: Wish, playout: Playout) -> Recording:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{session}.{wish.seconds:.0f}.ogg"
         recording = Recording(session, path, wish, self._worker, self._metrics)
         recording.tap(playout)
@@ -261,7 +263,7 @@ class Recordings:
         await recording.close()
         self._under_way.pop(recording.session, None)
         if recording.state is State.DELETED or not recording.has_begun:
-            recording.path.unlink(missing_ok=True)
+            await asyncio.to_thread(recording.path.unlink, missing_ok=True)
             return None
         record = await self._keep(recording.session, recording.path, recording.wish.seconds, recording.facts())
         if record is None:
@@ -314,7 +316,7 @@ class Recordings:
         if recording is not None:
             recording.state = State.DELETED
             await recording.close()
-            recording.path.unlink(missing_ok=True)
+            await asyncio.to_thread(recording.path.unlink, missing_ok=True)
         kept = await self._store.get(_key(session))
         if kept is not None:
             file = orjson.loads(kept).get("file")
