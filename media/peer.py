@@ -69,6 +69,7 @@ class Peer:
 
     `connect_seconds`: from the description to DTLS being up. `inactivity_seconds`: without any
     packet, of whatever kind. `send_silence`: send packets of silence in pauses, as browsers do.
+    `counts_text`: refuse text messages that come too often, as a server must and its caller must not.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Peer:
         inactivity_seconds: float = 15.0,
         send_silence: bool = False,
         playout: Playout | None = None,
+        counts_text: bool = True,
     ) -> None:
         self._network = network
         self._pacer = pacer
@@ -89,7 +91,7 @@ class Peer:
         self._playout = playout if playout is not None else Playout()
         self._listener: LegListener | None = None
         self._state = PeerState.NEW
-        self._text = TextChannel(self)
+        self._text = TextChannel(self, counts=counts_text)
         self._connection: RTCPeerConnection | None = None
         self._connecting: set[asyncio.Task[Any]] = set()
         self._dtls: RTCDtlsTransport | None = None

@@ -85,7 +85,8 @@ async def _over_webrtc(http: Http, url: str, token: str, seconds: float) -> Asyn
 
     pacer = Pacer()
     pacer.start()
-    peer = Peer(network=Network(include_loopback=True), pacer=pacer, connect_seconds=seconds, send_silence=True)
+    network = Network(include_loopback=True)
+    peer = Peer(network=network, pacer=pacer, connect_seconds=seconds, send_silence=True, counts_text=False)
     call = LiveCall(peer)
     location: str | None = None
     try:

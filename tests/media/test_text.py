@@ -65,6 +65,16 @@ async def test_binary_and_broken_text_are_refused_and_the_call_goes_on(dial):
     assert call.ear.closed == []
 
 
+async def test_a_caller_takes_all_that_its_server_has_to_say(dial):
+    call = await dial(counts_text=False)
+    sent = [str(n) for n in range(500)]
+    for text in sent:
+        call.caller.channel.send(text)
+    await until(lambda: len(call.ear.texts) == 500)
+    assert call.ear.texts == sent
+    assert call.ear.refused == []
+
+
 async def test_a_flood_is_cut_down_and_told_once_a_second(dial):
     call = await dial()
     for n in range(500):
