@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -92,6 +93,8 @@ class _Wheel(Generic[_Member]):
         self._next_step = 0
         self._timer: Timer | None = None
         self._timer_step = 0
+        self._due_at = math.inf
+        """When the timer is to go off."""
         self.lateness_s: deque[float] = deque(maxlen=_LATENESS_KEPT)
 
     def __len__(self) -> int:
@@ -130,6 +133,13 @@ class _Wheel(Generic[_Member]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._due_at = math.inf
+
+    def catch_up(self, now: float) -> None:
+        """Run what is due, without waiting for the timer."""
+        if now >= self._due_at:
+            self.cancel()
+            self._run()
 
     def _forget(self, member: _Member) -> None:
         slot = self._slot_of.pop(member, None)
@@ -153,12 +163,12 @@ class _Wheel(Generic[_Member]):
             if self._timer_step == step:
                 return
             self._timer.cancel()
-        delay = self._origin + step * self._step_s - self._clock()
         self._timer_step = step
-        self._timer = self._call_later(max(0.0, delay), self._run)
+        self._due_at = self._origin + step * self._step_s
+        self._timer = self._call_later(max(0.0, self._due_at - self._clock()), self._run)
 
     def _run(self) -> None:
-        self._timer = None
+        self._timer, self._due_at = None, math.inf
         now = self._clock()
         phases = len(self._slots)
         current = int((now + _EARLY_S - self._origin) / self._step_s)
@@ -241,6 +251,15 @@ class Pacer:
 
     def unwatch(self, member: Watched) -> None:
         self._slow.remove(member)
+
+    def catch_up(self, now: float) -> None:
+        """Something else is to be done at `now`: first tick those who are due every 20 ms.
+
+        An event loop looks at its timers between two rounds of its sockets, and a round of a hundred calls takes
+        several milliseconds: what is to leave must not wait for all that has come. (Polls must: what has come
+        may be what they would give up.)
+        """
+        self._fast.catch_up(now)
 
     @property
     def members(self) -> int:

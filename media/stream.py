@@ -57,6 +57,7 @@ class AudioStream:
 
     def datagram(self, data: bytes, now: float) -> None:
         """One encrypted RTP or RTCP packet; after the end they are dropped."""
+        self._pacer.catch_up(now)
         if self._is_over:
             return
         try:

@@ -263,3 +263,33 @@ async def test_it_runs_on_the_event_loop():
     pacer.add(member)
     await asyncio.wait_for(ticked.wait(), 3)
     pacer.stop()
+
+
+def test_who_is_due_is_ticked_before_other_work_that_keeps_the_timers_waiting(world, pacer):
+    talking, waiting = Member(world), Member(world)
+    pacer.add(talking, world.now)
+    pacer.poll(waiting, world.now)
+    world.lag = 0.5  # a loop that is busy with its sockets
+    start = world.now
+    for step in range(1, 200):
+        world.now = start + step * 0.001
+        pacer.catch_up(world.now)
+    assert len(talking.ticks) in (9, 10)
+    due = [start + 0.02 * n for n in range(1, 11)]
+    # A phase is 2 ms, and this work comes every one.
+    assert all(-0.0025 <= at - on_time <= 0.0015 for at, on_time in zip(talking.ticks, due, strict=False))
+    assert waiting.polls == [], "what they wait for may be in the sockets"
+    assert world.fired == 0
+
+
+def test_catching_up_early_changes_nothing(world, pacer):
+    member = Member(world)
+    pacer.add(member, world.now)
+    for _ in range(100):
+        pacer.catch_up(world.now)
+        world.run(0.001)
+    assert len(member.ticks) in (4, 5)
+    assert world.pending <= 1
+    pacer.remove(member)
+    pacer.catch_up(world.now + 1)
+    assert world.pending == 0
