@@ -7,6 +7,7 @@ which is not loopback: Janus offers none of those. `Wire` listens to the phone's
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ import pytest
 
 from media.audio import Pcm
 from media.g711 import ulaw_decode
-from tests.calls.server import API_KEY, ROOT, Server
+from tests.calls.server import API_KEY, ROOT, Server, free_port
 
 EXAMPLE = "192.0.2.10"
 """The address in the files of deploy/."""
@@ -122,12 +123,12 @@ class Phone:
         with wave.open(str(folder / "voice.wav"), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             file.writeframes(voice.tobytes())
-        port = _free_udp_port(address)
-        modules = "".join(f"module {name}.so\n" for name in ("g711", "aufile", "sndfile", "menu"))
+        port, self._control = _free_udp_port(address), free_port()
+        modules = "".join(f"module {name}.so\n" for name in ("g711", "aufile", "sndfile", "menu", "ctrl_tcp"))
         (folder / "config").write_text(
             f"module_path /usr/lib/baresip/modules\nsip_listen {address}:{port}\n"
             f"audio_source aufile,{folder}/voice.wav\nsnd_path {folder}\nrtp_ports {PHONE_PORTS[0]}-{PHONE_PORTS[1]}\n"
-            f"module_tmp account.so\n{modules}"
+            f"module_tmp account.so\n{modules}ctrl_tcp_listen 127.0.0.1:{self._control}\n"
         )
         (folder / "accounts").write_text(f"<sip:+15550001111@{address}:{port}>;regint=0;audio_codecs=PCMU/8000/1\n")
         (folder / "contacts").write_text("")
@@ -140,6 +141,17 @@ class Phone:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         output.close()
 
+    def press(self, key: str) -> None:
+        """A key, told in the audio stream (RFC 4733)."""
+        command = json.dumps({"command": "sndcode", "params": key})
+        with socket.create_connection(("127.0.0.1", self._control), 5) as control:
+            control.sendall(f"{len(command)}:{command},".encode())
+            answer = b""
+            while b'"response"' not in answer:
+                answer += (piece := control.recv(1000))
+                assert piece, answer
+        assert b'"ok":true' in answer, answer
+
     def hang_up(self) -> None:
         """BYE, and out."""
         if self._process.poll() is None:
@@ -148,7 +160,7 @@ class Phone:
     def close(self) -> None:
         self.hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
+            self._process.wait(3)
         self._process.kill()
 
     def heard(self) -> Pcm:

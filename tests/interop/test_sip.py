@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import websockets
 
 from media.audio import Pcm
 from media.resample import Resampler
 from tests.calls.caller import clip
 from tests.calls.conftest import HOW_ARE_YOU, WEATHER
-from tests.calls.server import Server, free_port
+from tests.calls.server import API_KEY, Server, free_port
 from tests.interop import sip_world
 from tests.interop.sip_world import Phone, Wire, is_loud
 from tests.media.webrtc import rms, until
@@ -29,6 +32,7 @@ GREETING = (
 CONFIG = f"""
 [agents.default]
 greeting = "{GREETING}"
+call_tools = ["hang_up"]
 [agents.sales]
 instructions = "The caller is {{{{caller_number}}}}."
 """
@@ -95,7 +99,7 @@ async def test_a_telephone_call_from_ring_to_bye(world: World) -> None:
             await until(lambda: wire.to_phone[-1][0] < time.monotonic() - 0.3, "silence at the phone", 5)
             silenced = wire.to_phone[-1][0] - began
             print(f"talking over it silenced the phone after {1000 * silenced:.0f} ms")
-            assert silenced < 0.9  # 300 ms are promised
+            assert silenced < 2 * 0.3  # half of that is promised
             # It was understood, and is answered.
             answer_from = time.monotonic()
             await until(
@@ -103,7 +107,7 @@ async def test_a_telephone_call_from_ring_to_bye(world: World) -> None:
             )
             hung_up = time.monotonic()
             phone.hang_up()
-            await world.server.until_calls(0, 3)  # a second is promised
+            await world.server.until_calls(0, 2)  # a second is promised
             print(f"BYE freed everything after {1000 * (time.monotonic() - hung_up):.0f} ms")
         finally:
             phone.close()
@@ -120,9 +124,46 @@ async def test_the_server_hangs_up_the_phone(world: World) -> None:
         sip_world.wait_for_text(phone.log, "Call established")
         status, _, _ = await world.server.request("DELETE", f"/v1/ai/realtime/sessions/{session}")
         assert status == 204
-        sip_world.wait_for_text(phone.log, "session closed", seconds=3)  # a second is promised
+        sip_world.wait_for_text(phone.log, "session closed", seconds=2)  # a second is promised
     finally:
         phone.close()
+
+
+KEY = "input_audio_buffer.dtmf_event_received"
+GOODBYE = (
+    {"type": "output_audio_buffer.clear"},  # no more of the greeting
+    {
+        "type": "conversation.item.create",
+        "item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hang up now"}]},
+    },
+    {"type": "response.create"},
+)
+
+
+async def test_keys_of_the_phone_are_told_and_the_model_hangs_it_up(world: World) -> None:
+    phone = world.phone("presses", silence(60))
+    phone.dial()
+    try:
+        await call_of(world.server)
+        [call] = await world.server.sessions()
+        sip_world.wait_for_text(phone.log, "Call established")
+        async with websockets.connect(
+            f"{world.server.url.replace('http', 'ws')}/v1/realtime?call_id={call['call_id']}",
+            additional_headers={"Authorization": f"Bearer {API_KEY}"},
+        ) as sideband:
+            for key in "4#42":
+                await asyncio.to_thread(phone.press, key)
+                async with asyncio.timeout(5):
+                    while (event := json.loads(await sideband.recv()))["type"] != KEY:
+                        pass
+                assert event["event"] == key
+            for message in GOODBYE:
+                await sideband.send(json.dumps(message))
+            await until(lambda: "session closed" in phone.log.read_text(errors="replace"), "BYE at the phone", 20)
+        await world.server.until_calls(0, 2)
+    finally:
+        phone.close()
+    assert await world.server.ended("agent_hangup") == 1
 
 
 async def test_a_line_is_free_again_and_two_calls_do_not_meet(world: World) -> None:
@@ -133,9 +174,9 @@ async def test_a_line_is_free_again_and_two_calls_do_not_meet(world: World) -> N
     try:
         await world.server.until_calls(2, 10)
         first.close()
-        await world.server.until_calls(1, 3)
+        await world.server.until_calls(1, 2)
         sip_world.wait_for_text(second.log, "Call established")
     finally:
         first.close()
         second.close()
-    await world.server.until_calls(0, 3)
+    await world.server.until_calls(0, 2)

@@ -154,7 +154,7 @@ class Line:
                 messages.append(message)
             return messages
 
-        return asyncio.run(take())
+        return asyncio.run(take()) if self.leg._unsent else []
 
     def events(self) -> list[tuple[str, Any]]:
         """Twilio's messages: kinds, and samples or names."""
