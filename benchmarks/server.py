@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +49,18 @@ class Server:
 
 
 @contextmanager
-def serve(*, engines: str | None = "instant", config: str = "", cores: Sequence[int] = ()) -> Iterator[Server]:
+def serve(
+    *,
+    engines: str | None = "instant",
+    config: str = "",
+    cores: Sequence[int] = (),
+    bot: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """Start a server, wait until it accepts calls, and stop it in the end. Raises `ServerFailed`.
 
     `engines=None` runs those that a plain `realtime serve` does. `config`: the text of its settings
-    file. `cores`: where it has to stay.
+    file. `cores`: where it has to stay. `bot`: a file with agents. `environ`: further variables.
     """
     with tempfile.TemporaryDirectory(prefix="realtime-bench-") as folder:
         home = Path(folder)
@@ -63,8 +70,9 @@ def serve(*, engines: str | None = "instant", config: str = "", cores: Sequence[
         port = free_port()
         command = [_executable(), "serve", "--host", "127.0.0.1", "--port", str(port), "--config", str(settings)]
         command += ["--engines", engines] if engines else []
+        command += [str(bot)] if bot else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-        environment |= {"REALTIME_DATA": str(home / "data"), "REALTIME_API_KEY": api_key}
+        environment |= {"REALTIME_DATA": str(home / "data"), "REALTIME_API_KEY": api_key, **(environ or {})}
         log = home / "log"
         with log.open("wb") as output:
             began = time.monotonic()

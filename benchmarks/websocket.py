@@ -140,10 +140,10 @@ class Line(asyncio.Protocol):
 class Calls:
     """All calls of a run, each sending a piece every 20 ms: its own, or the next of the noises."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, model: str = "") -> None:
         host = urlsplit(server.url)
         self._address = (str(host.hostname), int(host.port or 80))
-        self._url = f"ws://{host.netloc}/v1/realtime"
+        self._url = f"ws://{host.netloc}/v1/realtime" + (f"?model={model}" if model else "")
         self._key = server.api_key
         self._lines: list[tuple[int, Line]] = []
         self._noises = [_append(piece) for piece in _noises()]
@@ -155,7 +155,7 @@ class Calls:
         loop = asyncio.get_running_loop()
         _, line = await loop.create_connection(lambda: Line(self._url, self._key), *self._address)
         await asyncio.wait_for(line.open.wait(), ANSWER_S)
-        line.send(_framed(SESSION))
+        line.send(framed(SESSION))
         await line.wait_for("session.updated", 1)
         self._lines.append((len(self._lines) % PHASES, line))
         return line
@@ -200,14 +200,14 @@ class Calls:
             line.close()
 
 
-def _framed(event: Json) -> bytes:
+def framed(event: Json) -> bytes:
     """A client's frame, masked as every client has to."""
     text = json.dumps(event, separators=(",", ":")).encode()
     return bytes(Frame(Opcode.TEXT, text).serialize(mask=True, extensions=[]))
 
 
 def _append(pcm: npt.NDArray[np.int16]) -> bytes:
-    return _framed({"type": "input_audio_buffer.append", "audio": base64.b64encode(pcm.tobytes()).decode()})
+    return framed({"type": "input_audio_buffer.append", "audio": base64.b64encode(pcm.tobytes()).decode()})
 
 
 def _noises() -> list[npt.NDArray[np.int16]]:

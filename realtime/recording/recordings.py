@@ -40,7 +40,7 @@ ATTEMPTS = 4
 """Writers that one recording may use up."""
 
 FINISH_S = 60.0
-"""Seconds for the end of a recording to be written and kept; a bucket may be far away."""
+"""Seconds for the end of a recording to be written, and again to be kept: a disk may be slow, a bucket far away."""
 
 LINK_S = 86_400.0
 """How long a link lasts."""
@@ -185,8 +185,12 @@ class Recording:
         if self._tracks is not None:
             self._send(stream, self._tracks.finish(time.monotonic()))
         stream.finish()
-        while (item := await stream.receive()) is not None:
-            self._lost_ms += int(item.head.get("lost_ms", 0))
+        try:
+            async with asyncio.timeout(FINISH_S):
+                while (item := await stream.receive()) is not None:
+                    self._lost_ms += int(item.head.get("lost_ms", 0))
+        except TimeoutError:
+            raise EngineError(f"its end is not written after {FINISH_S:.0f} s", code="behind") from None
 
     def _send(self, stream: WorkerStream, blocks: list[Block]) -> None:
         for block in blocks:

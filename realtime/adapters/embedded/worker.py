@@ -54,12 +54,13 @@ class WorkerState(Enum):
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
     """`window`: items in flight per stream. `unread_bytes`: data sent per stream and not yet worked off
-    (60 s of 16 kHz audio). `stall_seconds`: without an answer, a worker is replaced.
-    `log_lines`: of its stderr that one worker may write into our log."""
+    (60 s of 16 kHz audio), `all_unread_bytes`: of all streams. `stall_seconds`: without an answer, a worker is
+    replaced. `log_lines`: of its stderr that one worker may write into our log."""
 
     streams: int = 256
     window: int = 32
     unread_bytes: int = 1_920_000
+    all_unread_bytes: int = 1 << 28
     start_seconds: float = 20.0
     stall_seconds: float = 12.0
     log_lines: int = 50
@@ -89,7 +90,9 @@ class WorkerStream:
         """Data for the engine. False: the worker is too far behind, or the stream is over; it was dropped."""
         if self._ended or self._unread + len(data) > self._worker.limits.unread_bytes:
             return False
-        self._unread += len(data)
+        if self._worker._unread + len(data) > self._worker.limits.all_unread_bytes:
+            return False
+        self._owe(len(data))
         self._worker._write(Frame(Kind.DATA, self._number, body=data))
         return True
 
@@ -125,16 +128,21 @@ class WorkerStream:
                 raise FrameError("more items than were asked for")
             self._items.append(frame)
         elif frame.kind is Kind.TAKEN:
-            self._unread = max(0, self._unread - int(frame.head.get("n", 0)))
+            self._owe(-min(self._unread, int(frame.head.get("n", 0))))
         elif frame.kind is Kind.FAILED:
             self._end(_failure(frame, self._worker.engine))
         elif frame.kind is Kind.END:
             self._end(None)
         self._changed.set()
 
+    def _owe(self, count: int) -> None:
+        self._unread += count
+        self._worker._unread += count
+
     def _end(self, error: EngineError | None) -> None:
         if not self._ended:
             self._ended, self._error = True, error
+            self._owe(-self._unread)
             self._worker._forget(self._number)
         self._changed.set()
 
@@ -167,6 +175,8 @@ class Worker:
         self._up: asyncio.Future[None] | None = None
         """Of the attempt under way: done when the worker is ready or has failed."""
         self._unanswered = 0
+        self._unread = 0
+        """Bytes that all streams have sent and the process has not worked off."""
 
     @property
     def state(self) -> WorkerState:

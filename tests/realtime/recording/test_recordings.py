@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from media.playout import Playout
+from realtime.adapters.embedded.worker import WorkerLimits
 from realtime.gateway.files import LocalFiles
 from realtime.observe.metrics import Metrics
+from realtime.recording import recordings
 from realtime.recording.recordings import Recordings, State, Wish
 from realtime.recording.tracks import Block
 from realtime.recording.writer import OggOpus, duration_ms, pack
@@ -23,6 +25,7 @@ from realtime.store.memory import MemoryStore
 
 WISH = Wish(seconds=3600)
 FULL = Path("/dev/full")
+SLOW = "tests.realtime.recording.slow_disk:load"
 
 
 class Service(Recordings):
@@ -152,3 +155,41 @@ def test_a_file_taken_up_again_is_one_recording(tmp_path: Path) -> None:
     assert sound.shape[1] == pytest.approx(4 * 48_000, abs=4000)
     assert float(np.abs(sound[1]).max()) < 0.001
     assert pack(Block(1, np.zeros(16, np.int16), np.zeros(24, np.int16)), 7)[:8] == b"\x07\0\0\0\x01\0\0\0"
+
+
+async def test_a_disk_that_takes_a_second_for_each_costs_sound_and_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recordings, "_WRITER", SLOW)
+    monkeypatch.setattr(recordings, "_LIMITS", WorkerLimits(unread_bytes=1 << 20, stall_seconds=10.0))
+    monkeypatch.setattr(recordings, "FINISH_S", 2.5)
+    async with running(tmp_path) as service:
+        recording = call(service, 60.0)
+        async with asyncio.timeout(20):
+            shown = await service.finish(recording)
+        held = service._worker._unread
+    assert held == 0, "nothing of the call is left in memory"
+    assert shown is not None
+    assert (shown["status"], shown["failure"]) == ("incomplete", "behind")
+    assert shown["lost_seconds"] > 30, "of a minute a megabyte waited, which is 13 s"
+    assert service.troubles("behind") == 2
+    assert "the writer of recordings is behind: sound is lost" in caplog.text
+    assert "its end is not written after 2 s" in caplog.text
+
+
+async def test_a_file_store_that_never_answers_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def never(*_: Any, **__: Any) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async with running(tmp_path) as service:
+        monkeypatch.setattr(recordings, "FINISH_S", 1.0)
+        monkeypatch.setattr(service.files, "adopt", never)
+        async with asyncio.timeout(20):
+            shown = await service.finish(call(service))
+        assert shown is not None
+        assert shown["status"] == "failed"
+        assert service.troubles("not_kept") == 1
+        assert len(list((tmp_path / "recordings").iterdir())) == 1, "it waits for the next start"

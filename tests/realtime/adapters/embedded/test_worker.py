@@ -107,6 +107,18 @@ async def test_data_that_the_worker_does_not_take_is_bounded() -> None:
         assert not stream.send(b"x")
 
 
+async def test_what_all_streams_have_waiting_is_bounded_too_and_given_back() -> None:
+    async with running(unread_bytes=1000, all_unread_bytes=1500) as worker:
+        one, two = await worker.open(), await worker.open()
+        assert one.send(b"x" * 900)
+        assert not two.send(b"x" * 900)
+        one.close()
+        assert two.send(b"x" * 900)
+        two.finish()
+        assert await rest(two) == [b"x" * 900]
+        assert worker._unread == 0
+
+
 async def test_a_full_worker_takes_no_more_streams() -> None:
     async with running(streams=2) as worker:
         held = [await worker.open(), await worker.open()]
