@@ -9,11 +9,15 @@ Two things are done differently, and only while nothing unusual happens:
   frames, parts, several frames or half of one, and whatever breaks RFC 6455) goes through `websockets`' parser,
   whose generators cost several times as much.
 
+What takes longer than `TURN_S` to parse (a read may hold 40 000 of the smallest frames) goes on in the loop's
+next turn, and nothing is read until then.
+
 And an application that asks for it (`MESSAGES`) gets each message by a call, with no queue or task between.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,6 +30,10 @@ MOST_WAITING: Final = 8
 """Messages that may wait for the application while more are read."""
 SMALL: Final = 16_384
 """Bytes of a message that may be one of them."""
+TURN_S: Final = 0.002
+"""What the parser may take of one turn of the loop; a slice more, at the most."""
+SLICE: Final = 2048
+"""Bytes that it is given at a time."""
 MESSAGES: Final = "realtime.messages"
 """The extension in the scope: `scope["extensions"][MESSAGES](take)` calls `take(text or bytes)` for each message from
 now on, and `receive()` then says only that the other side is gone."""
@@ -40,14 +48,52 @@ _LONG: Final = 126
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     _take: Callable[[str | bytes], None] | None = None
 
+    _rest: bytes = b""
+    """What was read and waits for the next turn."""
+
     def data_received(self, data: bytes) -> None:
+        if self._rest:
+            self._rest += data
+            self._hold()
+            return
         payload = _only_message(data)
         if payload is None or not self._is_between_frames():
-            super().data_received(data)
+            self._parse(data)
             return
         self.curr_msg_data_type = _KINDS[data[0]]  # type: ignore[assignment]  # a literal of uvicorn's
         self.frames = [payload]
         self.send_receive_event_to_app()
+
+    def _parse(self, data: bytes) -> None:
+        """As much of it as there is time for in this turn."""
+        until = time.monotonic() + TURN_S
+        for start in range(0, len(data), SLICE):
+            if start and self.transport.is_closing():
+                return
+            if start and time.monotonic() > until:
+                self._rest = data[start:]
+                self._hold()
+                self.loop.call_soon(self._go_on)
+                return
+            super().data_received(data[start : start + SLICE])
+
+    def _go_on(self) -> None:
+        data, self._rest = self._rest, b""
+        if self.transport.is_closing():
+            return
+        self._parse(data)
+        if not self._rest and not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _hold(self) -> None:
+        """Read nothing while something waits; uvicorn may have gone on reading meanwhile."""
+        if self._rest and self.transport.is_reading() and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        self._hold()
+        return message
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -76,6 +122,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+            self._hold()
 
     def send_receive_event_to_app(self) -> None:
         if self._take is not None and self._give(self._take):

@@ -160,7 +160,7 @@ class Phone:
     def close(self) -> None:
         self.hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(3)
+            self._process.wait(10)
         self._process.kill()
 
     def heard(self) -> Pcm:

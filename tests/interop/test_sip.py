@@ -159,7 +159,10 @@ async def test_keys_of_the_phone_are_told_and_the_model_hangs_it_up(world: World
                 assert event["event"] == key
             for message in GOODBYE:
                 await sideband.send(json.dumps(message))
-            await until(lambda: "session closed" in phone.log.read_text(errors="replace"), "BYE at the phone", 20)
+            async with asyncio.timeout(20):
+                async for _ in sideband:  # until the call is over
+                    pass
+            sip_world.wait_for_text(phone.log, "session closed", seconds=2)
         await world.server.until_calls(0, 2)
     finally:
         phone.close()

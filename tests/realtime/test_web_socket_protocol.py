@@ -18,7 +18,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
-from realtime.web_socket_protocol import MESSAGES, MOST_WAITING, SMALL, WebSocketProtocol
+from realtime import web_socket_protocol
+from realtime.web_socket_protocol import MESSAGES, MOST_WAITING, SLICE, SMALL, WebSocketProtocol
 from tests.media.webrtc import until
 
 ONE_READ = 1 << 18
@@ -121,7 +122,10 @@ class Wire(asyncio.Transport):
         return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
 
     def is_closing(self) -> bool:
-        return False
+        return self.written.endswith(b"<closed>")
+
+    def is_reading(self) -> bool:
+        return True
 
     def close(self) -> None:
         self.written += b"<closed>"
@@ -150,6 +154,7 @@ async def told(kind: type[WebSocketsSansIOProtocol], reads: list[bytes]) -> tupl
     wire.written = b""
     for read in reads:
         protocol.data_received(read)
+        await until(lambda: not getattr(protocol, "_rest", b""), "parsed")
     given = [protocol.queue.get_nowait() for _ in range(protocol.queue.qsize())]
     answered = wire.written
     over.set()
@@ -309,4 +314,30 @@ async def test_frames_against_the_protocol_end_the_socket_and_give_nothing(bad: 
         async with asyncio.timeout(5):
             await reader.read()  # to its end
         assert application.taken == ["good"]
+        writer.close()
+
+
+@pytest.mark.parametrize("by_call", [True, False])
+async def test_a_read_of_many_tiny_frames_is_parsed_in_several_turns(
+    by_call: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_socket_protocol, "TURN_S", -1.0)  # each slice is a turn
+    application = ByCall() if by_call else SlowApplication()
+    application.go.set()
+    sent = [str(number % 10) for number in range(5000)]
+    wire = b"".join(Frame(Opcode.TEXT, text.encode()).serialize(mask=True) for text in sent)
+    async with serving(application) as (url, server):
+        _, writer = await raw(url)
+        await until(lambda: only(server).handshake_complete and only(server)._rest == b"", "the socket is open")
+        protocol = only(server)
+        protocol.data_received(wire)
+        turns = 0
+        while protocol._rest:
+            assert not protocol.transport.is_reading(), "nothing more is read meanwhile"
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns >= len(wire) // SLICE
+        await until(lambda: len(application.taken) == len(sent), "all arrived")
+        assert application.taken == sent
+        await until(protocol.transport.is_reading, "it is read again")
         writer.close()
