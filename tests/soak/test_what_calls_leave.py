@@ -15,12 +15,16 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from media.network import Network
 from media.opus import SILENCE_PACKET
+from media.pacer import Pacer
+from media.peer import Peer
 from realtime import bench
 from realtime.app import create_app
 from realtime.load import Load
 from realtime.settings import load as load_settings
 from tests.calls.server import API_KEY, free_port
+from tests.media.webrtc import Ear, tone, until
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory and files are read in /proc"),
@@ -118,3 +122,36 @@ async def test_a_call_holds_little_memory_and_no_thread() -> None:
         assert talking <= 3 * 1024
         assert threads_of(pid) <= threads + 2
         await load.close()
+
+
+async def test_an_idle_media_leg_holds_350_kib() -> None:
+    """Both ends of each call are legs of ours, in this process; each has said and heard something."""
+    network, pacer = Network(interfaces=["127.0.0.1"]), Pacer()
+    peers: list[Peer] = []
+
+    async def connect() -> None:
+        pair, ears = [Peer(network=network, pacer=pacer) for _ in range(2)], [Ear(), Ear()]
+        for peer, ear in zip(pair, ears, strict=True):
+            peer.attach(ear)
+        await pair[0].accept(await pair[1].answer(await pair[0].offer()))
+        await until(lambda: all("text_open" in ear.told for ear in ears), "the text channel is open")
+        for peer in pair:
+            peer.playout.push(1, tone(0.1, 24_000))
+            peer.playout.finish(1)
+            peer.wake()
+        await until(lambda: all(ear.audio for ear in ears), "both have heard")
+        peers.extend(pair)
+
+    for _ in range(10):
+        await connect()
+    gc.collect()
+    before, count = memory_kib(), len(peers)
+    for _ in range(50):
+        await connect()
+    gc.collect()
+    each = (memory_kib() - before) / (len(peers) - count)
+    print(f"{each:.0f} KiB a leg")
+    for peer in peers:
+        await peer.close()
+    pacer.stop()
+    assert each <= 350
