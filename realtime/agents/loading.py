@@ -67,7 +67,7 @@ def load(spec: str) -> Bot:
 def load_function(spec: str) -> Any:
     """`module:function`. Raises `BotError`."""
     name, _, attribute = spec.partition(":")
-    _find_first(Path.cwd())
+    _find_last(Path.cwd())
     function = getattr(_import(name), attribute, None)
     if not callable(function):
         raise BotError(f"{name} has no function {attribute!r}; write module:function")
@@ -126,15 +126,16 @@ def _explained(what: str) -> Iterator[None]:
         raise BotError(f"{what} cannot be loaded: {reason}\n    at {at}" + (f": {line}" if line else "")) from error
 
 
-def _find_first(folder: Path) -> None:
+def _find_last(folder: Path) -> None:
+    """What lies beside the file can be imported; a `media.py` there must not stand for a package of the server's."""
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+        sys.path.append(str(folder))
 
 
 @contextmanager
 def _fresh(folder: Path) -> Iterator[None]:
     """Modules of `folder` are loaded anew; after a failure they are what they were."""
-    _find_first(folder)
+    _find_last(folder)
     importlib.invalidate_caches()
     before = {name: module for name, module in sys.modules.items() if _is_in(module, folder)}
     for name in before:

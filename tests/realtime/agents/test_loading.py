@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_a_file_and_what_stands_beside_it_are_loaded_anew(folder: Path) -> None:
     assert not bot.seen().changed
     assert load("bot.py").agents[0]._given["instructions"] == "two"
     assert bot.agents[0]._given["instructions"] == "one", "what was loaded before is as it was"
+
+
+def test_a_file_beside_it_does_not_stand_for_a_package_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "bot.py").write_text(BEGUN)
+    (tmp_path / "media.py").write_text("raise RuntimeError('not this one')\n")
+    load(str(tmp_path / "bot.py"))
+    imports = [sys.executable, "-c", "import media.audio"]
+    subprocess.run(imports, check=True, cwd="/", env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def test_a_module_and_one_of_its_agents(folder: Path) -> None:
