@@ -23,7 +23,11 @@ OWN_TESTS = ("tests/realtime/live", "tests/calls")
 OWN_TESTS_S = 1200.0
 JUDGE_S = 60.0
 PUBLISHED: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
-NOT_IN_JAVASCRIPT = {"input_audio_buffer.timeout_triggered", "conversation.item.input_audio_transcription.segment"}
+NOT_IN_JAVASCRIPT = {
+    "input_audio_buffer.timeout_triggered",
+    "input_audio_buffer.dtmf_event_received",
+    "conversation.item.input_audio_transcription.segment",
+}
 """Events of the API that `@openai/agents-realtime` has no schema for at all."""
 
 DOCUMENTED = (".session.id", ".session.object", ".session.expires_at")

@@ -137,9 +137,10 @@ export async function secret_opens_a_call() {
 
 export async function audio_turn() {
   const call = await open();
-  const session = call.events.findLast((event) => event.type === 'session.updated').session;
-  assert.equal(session.audio.input.turn_detection.type, 'semantic_vad');
-  assert.equal(session.audio.input.turn_detection.interrupt_response, true);
+  // The SDK updates the session more than once while it connects.
+  const turns = () => call.events.findLast((event) => event.type === 'session.updated').session.audio.input.turn_detection;
+  await call.until(() => turns().type === 'semantic_vad', 'the turn detection that it asks for');
+  assert.equal(turns().interrupt_response, true);
   const ended = new Promise((resolve) => call.session.on('agent_end', (_context, _agent, output) => resolve(output)));
   await call.speak('how_are_you.pcm');
   await call.nth('response.done');
