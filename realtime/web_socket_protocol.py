@@ -5,9 +5,9 @@ Two things are done differently, and only while nothing unusual happens:
 - A few small messages may wait for the application while more are read. uvicorn stops reading from a socket
   at every message until the application has taken it, and stopping and starting costs more than parsing them.
   The bound stays: a large message, one in parts, or the last of a few, stops the reading as before.
-- A read that holds exactly one whole small message is unpacked here, in a few steps. Everything else (control
-  frames, parts, several frames or half of one, and whatever breaks RFC 6455) goes through `websockets`' parser,
-  whose generators cost several times as much.
+- A read that is nothing but a few whole small messages is unpacked here, in a few steps. Everything else (control
+  frames, parts, half a frame, whatever breaks RFC 6455) goes through `websockets`' parser, whose generators cost
+  several times as much.
 
 What takes longer than `TURN_S` to parse (a read may hold 40 000 of the smallest frames) goes on in the loop's
 next turn, and nothing is read until then.
@@ -30,6 +30,8 @@ MOST_WAITING: Final = 8
 """Messages that may wait for the application while more are read."""
 SMALL: Final = 16_384
 """Bytes of a message that may be one of them."""
+MOST_AT_ONCE: Final = 8
+"""Messages of one read that are unpacked here."""
 TURN_S: Final = 0.002
 """What the parser may take of one turn of the loop; a slice more, at the most."""
 SLICE: Final = 2048
@@ -56,13 +58,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._rest += data
             self._hold()
             return
-        payload = _only_message(data)
-        if payload is None or not self._is_between_frames():
+        messages = _whole_messages(data)
+        if messages is None or not self._is_between_frames():
             self._parse(data)
             return
-        self.curr_msg_data_type = _KINDS[data[0]]  # type: ignore[assignment]  # a literal of uvicorn's
-        self.frames = [payload]
-        self.send_receive_event_to_app()
+        for first, payload in messages:
+            if self.conn.state is not State.OPEN:
+                return  # what comes after a message that ends the call counts no more
+            self.curr_msg_data_type = _KINDS[first]  # type: ignore[assignment]  # a literal of uvicorn's
+            self.frames = [payload]
+            self.send_receive_event_to_app()
 
     def _parse(self, data: bytes) -> None:
         """As much of it as there is time for in this turn."""
@@ -160,14 +165,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return bool(waiting.__name__ == "at_eof")
 
 
-def _only_message(data: bytes) -> bytes | None:
-    """The payload, if `data` is one frame of a client that is a whole small message; else None."""
-    size = len(data)
-    if size < 6 or data[0] not in _KINDS or not data[1] & _MASKED:
-        return None
-    length, mask_at = data[1] & 0x7F, 2
-    if length >= _LONG:
-        length, mask_at = (data[2] << 8 | data[3], 4) if length == _LONG else (SMALL + 1, 10)
-    if length > SMALL or size != mask_at + 4 + length:
-        return None
-    return bytes(apply_mask(data[mask_at + 4 :], data[mask_at : mask_at + 4]))
+def _whole_messages(data: bytes) -> list[tuple[int, bytes]] | None:
+    """First byte and payload of each, if `data` is nothing but whole small messages of a client, and few; else None."""
+    messages: list[tuple[int, bytes]] = []
+    at, size = 0, len(data)
+    while at < size:
+        if size - at < 6 or data[at] not in _KINDS or not data[at + 1] & _MASKED or len(messages) == MOST_AT_ONCE:
+            return None
+        length, mask_at = data[at + 1] & 0x7F, at + 2
+        if length >= _LONG:
+            length, mask_at = (data[at + 2] << 8 | data[at + 3], at + 4) if length == _LONG else (SMALL + 1, at + 10)
+        end = mask_at + 4 + length
+        if length > SMALL or end > size:
+            return None
+        messages.append((data[at], bytes(apply_mask(data[mask_at + 4 : end], data[mask_at : mask_at + 4]))))
+        at = end
+    return messages

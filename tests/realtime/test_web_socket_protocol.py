@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 
 from realtime import web_socket_protocol
@@ -153,7 +154,10 @@ async def told(kind: type[WebSocketsSansIOProtocol], reads: list[bytes]) -> tupl
     await accepted.wait()
     wire.written = b""
     for read in reads:
-        protocol.data_received(read)
+        try:
+            protocol.data_received(read)
+        except InvalidState:  # uvicorn closes twice, for two messages of one read that are no UTF-8
+            break
         await until(lambda: not getattr(protocol, "_rest", b""), "parsed")
     given = [protocol.queue.get_nowait() for _ in range(protocol.queue.qsize())]
     answered = wire.written
