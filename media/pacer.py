@@ -16,11 +16,11 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from media.audio import FRAME_S
+from media.lateness import Lateness
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class _Wheel(Generic[_Member]):
         self._timer_step = 0
         self._due_at = math.inf
         """When the timer is to go off."""
-        self.lateness_s: deque[float] = deque(maxlen=_LATENESS_KEPT)
+        self.late = Lateness(_LATENESS_KEPT)
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -177,12 +177,12 @@ class _Wheel(Generic[_Member]):
         self._next_step = current + 1
         if missed >= 2 * phases:
             # Stalled for long: the last two ticks of each phase are made up for, the rest is dropped.
-            self.lateness_s.append(now - self._origin - first * self._step_s)
+            self.late.note(now - self._origin - first * self._step_s)
             first = current + 1 - 2 * phases
         for step in range(first, current + 1):
             members = self._slots[step % phases]
             if members:
-                self.lateness_s.append(max(0.0, now - self._origin - step * self._step_s))
+                self.late.note(now - self._origin - step * self._step_s)
                 self._run_slot(list(members), step % phases, now)
         self._arm()
 
@@ -277,5 +277,9 @@ class Pacer:
     @property
     def late_ms(self) -> float:
         """The 99th percentile of how late the latest phases were ticked, milliseconds (0 before the first)."""
-        kept = sorted(self._fast.lateness_s)
-        return kept[min(len(kept) - 1, int(len(kept) * 0.99))] * 1000 if kept else 0.0
+        return self._fast.late.p99_ms
+
+    @property
+    def late(self) -> Lateness:
+        """Of every phase ticked so far that had members."""
+        return self._fast.late

@@ -157,6 +157,12 @@ def create_app(
     app.include_router(recording_routes(services.recordings, services.authenticator))
     app.state.gateway = Gateway(settings, services.catalogue, services.store, services.authenticator, services.files)
     app.include_router(gateway_routes(app.state.gateway))
+    services.metrics.watch(
+        limit=services.sessions.limit,
+        accepts=lambda: services.sessions.accepts,
+        lags=services.watchdog.late,
+        packets=services.pacer.late,
+    )
     health = health_routes(
         services.sessions, services.catalogue, services.pacer, services.watchdog, services.metrics, VERSION
     )

@@ -28,7 +28,7 @@ from realtime.adapters.base import EngineError
 from realtime.adapters.catalogue import Catalogue, UnknownEngine
 from realtime.adapters.offers import offers
 from realtime.adapters.routing import Amount, Kind
-from realtime.agents.loading import BotError, load_function
+from realtime.agents.loading import BotError, load_turn
 from realtime.local import STORE_FILE, local_url, open_store
 from realtime.noticed import has_turn, is_loopback
 from realtime.settings import Settings, SettingsError, VendorSettings, data_folder
@@ -186,10 +186,10 @@ def _check_own_functions(settings: Settings) -> list[Check]:
         if agent.turn_function is None:
             continue
         try:
-            load_function(agent.turn_function)
+            load_turn(f"[agents.{name}] chat", agent.turn_function)
             found.append(Check(f"agents.{name}.chat", "ok", agent.turn_function))
         except BotError as error:
-            advice = "the server does not start with it; is the module in the folder where it is started?"
+            advice = "the server does not start with it"
             found.append(Check(f"agents.{name}.chat", "fail", str(error).partition("\n")[0], advice))
     return found
 

@@ -6,12 +6,13 @@ wrong name in another. Anything of an unexpected type is passed over here; valid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from realtime.mistakes import Finding, nearest, suggest
-from realtime.settings_types import PYTHON
+from realtime.settings_types import PYTHON, PYTHON_NAME
 from realtime.toml_lines import KeyPath
 from signaling.telephony.carriers import CARRIERS
 
@@ -43,6 +44,7 @@ def check_references(data: Mapping[str, Any], agents: Collection[str] | None = (
         *_check_vendors(data),
         *_check_models(data, engines.vendors),
         *_check_engine_references(data, engines),
+        *_check_functions(data),
         *_check_tools(data),
         *_check_ice(data),
         *_check_telephony(data, agents),
@@ -171,11 +173,24 @@ def _check_engine_references(data: Mapping[str, Any], engines: _Engines) -> Iter
                 yield Finding(place, *complaint)
 
 
+def _check_functions(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """What answers an agent's turns in place of a chat model is named `python:module:function`."""
+    for name in _table(data, "agents"):
+        chat = _table(_table(data, "agents"), name).get("chat")
+        path: KeyPath = ("agents", name, "chat")
+        refs = [(path, chat)] if isinstance(chat, str) else [((*path, i), ref) for i, ref in _indexed(chat)]
+        for place, ref in refs:
+            is_own = isinstance(ref, str) and ref.startswith(PYTHON)
+            if is_own and not re.fullmatch(PYTHON_NAME, ref.removeprefix(PYTHON)):
+                hint = 'for example "python:my_bot:answer", for `async def answer(turn)` in my_bot.py'
+                yield Finding(place, "a function of your own is named by its module", hint)
+
+
 def _without_functions(refs: Any) -> Any:
     """What is left for engines where functions may stand too, in their places."""
     if isinstance(refs, list):
-        return [None if isinstance(ref, str) and ref.startswith("python:") else ref for ref in refs]
-    return None if isinstance(refs, str) and refs.startswith("python:") else refs
+        return [None if isinstance(ref, str) and ref.startswith(PYTHON) else ref for ref in refs]
+    return None if isinstance(refs, str) and refs.startswith(PYTHON) else refs
 
 
 def _check_tools(data: Mapping[str, Any]) -> Iterator[Finding]:

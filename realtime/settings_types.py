@@ -160,11 +160,11 @@ def _udp_ports(value: str) -> str:
     return f"{int(match[1])}-{int(match[2] or match[1])}"
 
 
-_SPEC = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+PYTHON_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 
 
 def _vendor_kind(value: str) -> str:
-    if value in APIS or (value.startswith(PYTHON) and re.fullmatch(_SPEC, value.removeprefix(PYTHON))):
+    if value in APIS or (value.startswith(PYTHON) and re.fullmatch(PYTHON_NAME, value.removeprefix(PYTHON))):
         return value
     if value.startswith("python"):
         raise refuse("a class of your own is named by its module", 'for example "python:my_engines:MyVoice"')

@@ -15,7 +15,7 @@ from realtime.agents import builtin
 from realtime.agents.agent import Agent
 from realtime.agents.call import AnyAgent, Caller
 from realtime.agents.calls import AgentCall, Behaviour
-from realtime.agents.loading import BotError, load_function
+from realtime.agents.loading import BotError, load_turn
 from realtime.agents.remote import RemoteTools
 from realtime.agents.turn import TurnFunction
 from realtime.agents.usercode import UserCode
@@ -39,9 +39,9 @@ class Agents:
         self._working: set[asyncio.Task[None]] = set()
         self._remote = RemoteTools(settings.agents)
         self._builtin = {name: builtin.of_settings(agent) for name, agent in settings.agents.items()}
-        for agent in settings.agents.values():
+        for name, agent in settings.agents.items():
             if agent.turn_function is not None:
-                self._functions[agent.turn_function] = load_function(agent.turn_function)
+                self._functions[agent.turn_function] = load_turn(f"[agents.{name}] chat", agent.turn_function)
 
     async def start(self) -> None:
         """The developer's code may run, and MCP servers are connected to as far as they are there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import itertools
 import sys
 import traceback
@@ -20,6 +21,8 @@ from typing import Any
 
 from realtime.agents.agent import Agent
 from realtime.agents.blame import where
+from realtime.agents.functions import BadFunction, takes
+from realtime.mistakes import suggest
 
 _versions = itertools.count(1)
 
@@ -64,14 +67,61 @@ def load(spec: str) -> Bot:
         return Bot(spec, _agents_of(module, attribute or None, spec), _files(folder, module))
 
 
-def load_function(spec: str) -> Any:
-    """`module:function`. Raises `BotError`."""
-    name, _, attribute = spec.partition(":")
-    _find_last(Path.cwd())
-    function = getattr(_import(name), attribute, None)
-    if not callable(function):
-        raise BotError(f"{name} has no function {attribute!r}; write module:function")
+def load_turn(setting: str, spec: str) -> Any:
+    """The function that `setting` (such as `[agents.front] chat`) names as `python:module:function`.
+
+    Raises `BotError`, which says in the setting's own words what is wrong and what to write.
+    """
+    module_name, _, name = spec.partition(":")
+    what = f'{setting} = "python:{spec}"'
+    folder = Path.cwd()
+    _find_last(folder)
+    importlib.invalidate_caches()
+    if not _is_there(module_name):
+        hint = f"put {module_name.replace('.', '/')}.py into the folder where the server is started ({folder})"
+        raise BotError(f"{what}: there is no module {module_name}; {hint}, or install it")
+    try:
+        module = _import(module_name)
+    except BotError as error:
+        raise BotError(f"{what}: {error}") from error
+    function: Any = module
+    for part in name.split("."):
+        if not hasattr(function, part):
+            hint = suggest(name, _turns_of(module), f"what {module_name} has of this kind")
+            raise BotError(f"{what}: {module_name} has no {name}; {hint}")
+        function = getattr(function, part)
+    if not _is_turn(function):
+        kind = "a class" if isinstance(function, type) else f"of type {type(function).__name__}"
+        if inspect.isroutine(function):
+            kind = "a function of another shape"
+        raise BotError(f"{what}: {name} is {kind}; write `async def {name}(turn):`, which yields text or returns it")
+    try:
+        takes(function, "turn")
+    except BadFunction as error:
+        raise BotError(f"{what}: {error}") from None
     return function
+
+
+def _is_there(module_name: str) -> bool:
+    """Whether something can be imported by this name; what is wrong with it comes to light then."""
+    try:
+        return importlib.util.find_spec(module_name) is not None
+    except ModuleNotFoundError as error:
+        return not (error.name and f"{module_name}.".startswith(f"{error.name}."))
+    except Exception:
+        return True  # a package around it that fails
+
+
+def _is_turn(function: Any) -> bool:
+    """An `async def`, or an object that is called like one."""
+    if isinstance(function, type) or not callable(function):
+        return False
+    shapes = (function, function.__call__)
+    return any(inspect.isasyncgenfunction(shape) or inspect.iscoroutinefunction(shape) for shape in shapes)
+
+
+def _turns_of(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if not name.startswith("_") and _is_turn(value)]
 
 
 def _agents_of(module: ModuleType, attribute: str | None, spec: str) -> tuple[Agent, ...]:

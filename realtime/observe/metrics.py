@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from media.lateness import BOUNDS_S, Lateness
 
 _SECONDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -15,6 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, CPU, and open files against how many may be
         self.calls = Gauge("realtime_calls", "Calls under way.", registry=self.registry)
         self._opened = Counter("realtime_calls_opened_total", "Calls admitted.", registry=self.registry)
         self._ended = Counter("realtime_calls_ended_total", "Calls ended, by why.", ["reason"], registry=self.registry)
@@ -55,6 +61,19 @@ class Metrics:
             registry=self.registry,
         )
 
+    def watch(self, *, limit: int, accepts: Callable[[], bool], lags: Lateness, packets: Lateness) -> None:
+        """What is read when somebody asks. `limit`: of calls. `lags`: of the event loop."""
+        gauge = Gauge("realtime_calls_limit", "Calls that are admitted at once.", registry=self.registry)
+        gauge.set(limit)
+        ready = Gauge("realtime_accepting_calls", "1 while the next call would be admitted.", registry=self.registry)
+        ready.set_function(lambda: float(accepts()))
+        self.registry.register(
+            _LatenessCollector("realtime_event_loop_lag_seconds", "How late the event loop's beats are.", lags)
+        )
+        self.registry.register(
+            _LatenessCollector("realtime_packet_lateness_seconds", "How late packets to callers leave.", packets)
+        )
+
     def call_opened(self) -> None:
         self._opened.inc()
         self.calls.inc()
@@ -90,3 +109,13 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text format that `GET /metrics` answers with."""
         return generate_latest(self.registry)
+
+
+class _LatenessCollector(Collector):
+    def __init__(self, name: str, text: str, lateness: Lateness) -> None:
+        self._name, self._text, self._lateness = name, text, lateness
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        ends = [*(str(bound) for bound in BOUNDS_S), "+Inf"]
+        buckets = list(zip(ends, accumulate(self._lateness.counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._text, buckets, self._lateness.total_s)

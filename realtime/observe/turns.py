@@ -61,4 +61,4 @@ class TurnRecord:
 
 
 def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 1)
+    return round((end - start) * 1000, 1) + 0.0  # which makes 0.0 of -0.0, two moments the wrong way round by a hair

@@ -19,10 +19,11 @@ import sysconfig
 import threading
 import time
 import traceback
-from collections import deque
 from enum import Enum
 from pathlib import Path
 from traceback import FrameSummary
+
+from media.lateness import Lateness
 
 log = logging.getLogger("realtime.watchdog")
 
@@ -56,7 +57,8 @@ class Watchdog:
     def __init__(self, *, held_s: float = HELD_S, name: str = "the event loop") -> None:
         self._held_s = held_s
         self._name = name
-        self._late_s: deque[float] = deque(maxlen=_KEPT)
+        self.late = Lateness(_KEPT)
+        """Of every beat."""
         self._beat_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -68,17 +70,14 @@ class Watchdog:
     @property
     def lag_ms(self) -> float:
         """The 99th percentile of the loop's lag over the last 10 s, milliseconds; 0 until 2 s are known."""
-        if len(self._late_s) < _ENOUGH:
-            return 0.0
-        ordered = sorted(self._late_s)
-        return ordered[int(len(ordered) * 0.99)] * 1000
+        return self.late.p99_ms if self.late.known >= _ENOUGH else 0.0
 
     def start(self) -> None:
         """Watch the running loop. A stopped watchdog may be started again."""
         if self._thread is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._late_s.clear()
+        self.late.forget()
         self._stopping = threading.Event()
         self._beat_at = time.monotonic()
         self._timer = self._loop.call_later(BEAT_S, self._beat, self._beat_at + BEAT_S)
@@ -99,7 +98,7 @@ class Watchdog:
 
     def _beat(self, due: float) -> None:
         now = self._beat_at = time.monotonic()
-        self._late_s.append(max(0.0, now - due))
+        self.late.note(now - due)
         if self._loop is not None:
             self._timer = self._loop.call_later(BEAT_S, self._beat, now + BEAT_S)
 

@@ -89,6 +89,7 @@ udp_ports = "50000-50199"
         ("[server]\nport = 1\nport = 2", 3, "syntax", "Cannot overwrite", None),
         ('a = """', 1, "syntax", "", None),
         ("\n[server]\nprot = 1", 3, "server.prot", "not known", "`port`"),
+        ('[agents.a]\nchat = "python:my_bot"', 2, "agents.a.chat", "named by its module", "python:my_bot:answer"),
         ("[servr]", 1, "servr", "not known", "`server`"),
         ("[zzz]", 1, "zzz", "not known", "known here: agents, files, ice, limits"),
         (

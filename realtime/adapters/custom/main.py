@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from realtime.adapters.base import EngineError, SttOptions, TranscriptStream
 from realtime.adapters.custom import wire
 from realtime.adapters.embedded.frames import Frame, FrameError, Kind
 from realtime.adapters.embedded.worker_main import Pipe, die_with, separate_stdout
+from realtime.mistakes import suggest
 
 CLOSE_S = 0.7
 """Seconds for the engine's `close`; the server kills after one."""
@@ -220,27 +221,56 @@ def _described(error: BaseException) -> str:
     return f"it raised {type(error).__name__}{at}"
 
 
+PARTS = {
+    "chat": ("info", "stream", "close"),
+    "stt": ("info", "stream", "close"),
+    "tts": ("info", "stream", "close", "voices"),
+}
+"""What an engine of each kind has once it has started (`realtime.adapters.base`)."""
+
+
 def find(spec: str) -> Any:
     """The class or function that `module:Class` names. Raises whatever importing it does."""
     module_name, _, name = spec.partition(":")
-    found: Any = importlib.import_module(module_name)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # it is there, and misses another one
+        where = f"put {module_name.replace('.', '/')}.py into the folder where the server is started ({os.getcwd()})"
+        raise ImportError(f"there is no module {module_name}; {where}, or install it") from None
+    classes = [
+        name for name, value in vars(found).items() if isinstance(value, type) and value.__module__ == module_name
+    ]
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ImportError(f"{module_name} has no {name}")
+            raise ImportError(f"{module_name} has no {name}; {suggest(name, classes, 'its classes')}")
         found = getattr(found, part)
     if not callable(found):
-        raise ImportError(f"{name} of {module_name} is no class")
+        raise ImportError(f"{name} of {module_name} is no class; write python:module:Class")
     return found
+
+
+def _held_to(engine: Any, kind: str, spec: str, parts: Sequence[str]) -> None:
+    """Raises `NotTheContract` for what is no engine at all."""
+    missing = [name for name in parts if not hasattr(engine, name)]
+    if missing:
+        text = (
+            f"{spec} makes no engine for {kind}: it has no {', '.join(missing)}; docs/engines.md has one to start from"
+        )
+        raise wire.NotTheContract(text)
 
 
 async def _serve(pipe: Pipe, spec: str, given: Mapping[str, Any]) -> None:
     kind = str(given["kind"])
     try:
         engine = find(spec)(**given["options"])
+        _held_to(engine, kind, spec, ("info", "start"))
         info = engine.info
         if info.kind != kind:
             raise wire.NotTheContract(f"its info.kind is {info.kind!r}, and it is used as {kind!r}")
         await engine.start()
+        _held_to(engine, kind, spec, PARTS[kind])
         info = engine.info
         described = {name: getattr(info, name) for name in ("version", "licence", "quality")}
         described["voices"] = [str(voice) for voice in engine.voices][:1000] if kind == "tts" else []

@@ -112,3 +112,7 @@ class NeverStarts(Base):
 class WantsAnArgument(Base):
     def __init__(self, path: str) -> None:
         super().__init__()
+
+
+class NoEngine:
+    """Something else."""

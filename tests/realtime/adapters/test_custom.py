@@ -157,7 +157,8 @@ async def test_a_recogniser_that_raises_at_audio_is_told_apart_from_a_silent_one
 
 CANNOT_START = {
     "tests.realtime.adapters.bad_engines:Nothing": "has no Nothing",
-    "no_such_module:Engine": "No module named 'no_such_module'",
+    "no_such_module:Engine": "there is no module no_such_module; put no_such_module.py into the folder",
+    "tests.realtime.adapters.bad_engines:NoEngine": "it has no info, start; docs/engines.md",
     "tests.realtime.adapters.bad_engines:FailsToStart": "no model file",
     "tests.realtime.adapters.bad_engines:WantsAnArgument": "path",
     "tests.realtime.adapters.bad_engines:Voice": "its info.kind is 'tts', and it is used as 'chat'",

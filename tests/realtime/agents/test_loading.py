@@ -12,7 +12,7 @@ import pytest
 from realtime.adapters.catalogue import Catalogue
 from realtime.agents import Agent
 from realtime.agents.house import Agents
-from realtime.agents.loading import BotError, load, load_function
+from realtime.agents.loading import BotError, load, load_turn
 from realtime.agents.usercode import Inline
 from realtime.settings import Settings
 from realtime.testing import SimulatedCall
@@ -105,8 +105,48 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
         load("other.py")
     with pytest.raises(BotError, match="no_such_module"):
         load("no_such_module:agent")
-    with pytest.raises(BotError, match="has no function 'answer'"):
-        load_function("beside:answer")
+
+
+SHAPES = """
+text = "hi"
+class Answer: pass
+class Answering:
+    async def __call__(self, turn):
+        yield "hi"
+called = Answering()
+async def answer(turn):
+    yield "hi"
+async def nothing():
+    yield "hi"
+def plain(turn):
+    return "hi"
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("no_module:answer", "there is no module no_module; put no_module.py into the folder"),
+        ("beside.deeper:answer", "there is no module beside.deeper"),
+        ("shapes:anwser", "shapes has no anwser; did you mean `answer`?"),
+        ("shapes:text", "text is of type str; write `async def text(turn):`"),
+        ("shapes:Answer", "Answer is a class; write `async def"),
+        ("shapes:plain", "plain is a function of another shape; write `async def plain(turn):`"),
+        ("shapes:nothing", "write `nothing(turn)`"),
+        ("broken:answer", "No module named 'missing_elsewhere'"),
+    ],
+)
+def test_a_function_of_the_settings_that_cannot_be_used_is_told_with_its_setting(
+    folder: Path, spec: str, says: str
+) -> None:
+    (folder / "shapes.py").write_text(SHAPES)
+    (folder / "broken.py").write_text("import missing_elsewhere\n")
+    assert callable(load_turn("[agents.front] chat", "shapes:answer"))
+    assert callable(load_turn("[agents.front] chat", "shapes:called"))
+    with pytest.raises(BotError) as refused:
+        load_turn("[agents.front] chat", spec)
+    assert str(refused.value).startswith(f'[agents.front] chat = "python:{spec}": ')
+    assert says in str(refused.value)
 
 
 def test_a_function_of_the_settings_answers_the_turns(folder: Path) -> None:
