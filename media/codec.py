@@ -5,7 +5,7 @@ Every decoder gives 16 kHz mono, every encoder takes 20 ms of 24 kHz mono. `CODE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -26,8 +26,15 @@ class Decoder(Protocol):
 
 
 class Encoder(Protocol):
+    @property
+    def setting(self) -> Hashable | None:
+        """Encoders of the same one make the same packets. None while packets are made for this call alone."""
+
     def encode(self, frame: Pcm) -> bytes:
         """One packet of exactly 480 samples at 24 kHz."""
+
+    def encode_after(self, previous: Pcm, frame: Pcm) -> bytes:
+        """The same, where another encoder made the packet before, of `previous`: it decodes after that one too."""
 
     def expect_loss(self, share: float) -> None:
         """`share`: of the packets sent, what gets lost lately, 0 to 1. Packets guard against it where that helps."""

@@ -177,9 +177,19 @@ class Encoder:
         self._law = law
         self._resampler = BlockResampler(RATE_OUT, RATE)
 
+    @property
+    def setting(self) -> str:
+        """As `media.codec.Encoder`: its zero names the law."""
+        return "g711 " + self._law.silence.hex()
+
     def encode(self, frame: Pcm) -> bytes:
         """A byte for every third sample."""
         return self._law.encode(self._resampler.push(frame))
+
+    def encode_after(self, previous: Pcm, frame: Pcm) -> bytes:
+        """The same, where another encoder made the payload of `previous`."""
+        self._resampler.push(previous)
+        return self.encode(frame)
 
     def expect_loss(self, share: float) -> None:
         """G.711 knows no guard against it."""

@@ -184,6 +184,11 @@ class OpusEncoder:
             raise ValueError(f"libopus takes no {self._bitrate} bits per second at complexity {self._complexity}")
 
     @property
+    def setting(self) -> tuple[str, int, int] | None:
+        """As `media.codec.Encoder`: what guards against loss is a call's own."""
+        return None if self._guards else ("opus", self._bitrate, self._complexity)
+
+    @property
     def guards(self) -> bool:
         """Packets carry a copy of the one before."""
         return self._guards
@@ -203,3 +208,19 @@ class OpusEncoder:
         if size < 0:
             raise RuntimeError(f"libopus failed with {size}")
         return ctypes.string_at(self._packet_at, size)
+
+    def encode_after(self, previous: Pcm, frame: Pcm) -> bytes:
+        """As `encode`, where another encoder made the packet of `previous`.
+
+        The overlap of the two packets is the right one then, and nothing else is taken for known to the decoder.
+        """
+        self._start()
+        self.encode(previous)
+        self._predict(False)
+        packet = self.encode(frame)
+        self._predict(True)
+        return packet
+
+    def _predict(self, predict: bool) -> None:
+        """Whether packets build on what is known of the sound before them."""
+        libopus.library().opus_encoder_ctl(self._state, libopus.SET_PREDICTION_DISABLED, ctypes.c_int(not predict))

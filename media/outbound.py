@@ -18,6 +18,7 @@ from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtcpSdesPacket, RtcpSourc
 from media.audio import FRAME_S
 from media.codec import OPUS, Codec
 from media.playout import Playout, PlayoutEvent
+from media.prepared import SharingEncoder
 from media.rtp import RtpPacket, SenderStatistics
 
 _SDES_CNAME = 1
@@ -57,7 +58,7 @@ class Outbound:
         self._send = send
         self._on_event = on_event
         self._send_silence = send_silence
-        self._encoder = codec.encoder()
+        self._encoder = SharingEncoder(codec.encoder())
         self._silence = codec.silence
         self._frame_ticks = round(codec.clock_rate * FRAME_S)
         self._state = TalkState.PAUSED
@@ -137,7 +138,7 @@ class Outbound:
     def _run_once(self, now: float) -> None:
         frame, events = self._playout.next_frame(now)
         if frame is not None:
-            self._packet(self._encoder.encode(frame), now)
+            self._packet(self._encoder.encode(frame, self._playout.source), now)
             if self._playout.tap is not None and self._media_at is not None:
                 self._playout.tap(frame, self._media_at)
         elif self._send_silence:

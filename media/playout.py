@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 
 from media.audio import FRAME_OUT, RATE_OUT, Pcm
+from media.prepared import Source
 
 _SAMPLES_PER_MS: Final = RATE_OUT // 1000
 _FADE: Final = 10 * _SAMPLES_PER_MS
@@ -71,11 +72,13 @@ class Heard:
 class _Utterance:
     """One utterance that is not over: chunks not handed out yet, and how much was."""
 
-    __slots__ = ("chunks", "finished", "generation", "heard", "left", "low", "offset")
+    __slots__ = ("chunks", "finished", "generation", "heard", "left", "low", "offset", "sources")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.chunks: deque[Pcm] = deque()
+        self.sources: deque[Source | None] = deque()
+        """What each chunk is of, where that is prepared."""
         self.offset = 0
         """Samples of the first chunk already handed out."""
         self.left = 0
@@ -84,7 +87,7 @@ class _Utterance:
         self.low = False
         """LOW was told and the level has not been above it since."""
 
-    def append(self, pcm: Pcm) -> None:
+    def append(self, pcm: Pcm, source: Source | None) -> None:
         size = len(pcm)
         if size == 0:
             return
@@ -93,6 +96,7 @@ class _Utterance:
             self.chunks[-1] = np.concatenate((self.chunks[-1], pcm))
         else:
             self.chunks.append(pcm)
+            self.sources.append(source)
         self.left += size
 
     def take(self, count: int) -> Pcm:
@@ -115,9 +119,18 @@ class _Utterance:
     def _advance(self, offset: int) -> None:
         if offset == len(self.chunks[0]):
             self.chunks.popleft()
+            self.sources.popleft()
             self.offset = 0
         else:
             self.offset = offset
+
+    @property
+    def source(self) -> Source | None:
+        """What the next frame is of."""
+        source = self.sources[0]
+        if source is None or self.offset % FRAME_OUT or self.offset + FRAME_OUT > len(self.chunks[0]):
+            return None
+        return source[0], source[1] + self.offset // FRAME_OUT
 
     @property
     def heard_ms(self) -> float:
@@ -145,6 +158,8 @@ class Playout:
         """Told of each frame that leaves, and when it sounds: when it was due, or is to be played by the other side."""
         self.untap: Callable[[float], None] | None = None
         """Told, by legs that send ahead, from when on nothing sounds of what `tap` was told."""
+        self.source: Source | None = None
+        """What the frame handed out last is of, where that is prepared."""
         self._sounding = False
         """The last frame handed out was of the utterance first in line."""
 
@@ -173,10 +188,11 @@ class Playout:
         first = self._queue[0]
         return first.left < FRAME_OUT and not first.finished and (first.low or first.left >= self._low)
 
-    def push(self, generation: int, pcm: Pcm) -> bool:
+    def push(self, generation: int, pcm: Pcm, source: Source | None = None) -> bool:
         """Append 24 kHz samples to `generation` (opened by its first push). False when it was cut or finished.
 
-        The array belongs to the playout from then on. Raises `PlayoutFull`.
+        The array belongs to the playout from then on, which never writes to it. `source`: whole frames of something
+        prepared. Raises `PlayoutFull`.
         """
         if pcm.dtype != np.int16 or pcm.ndim != 1:
             raise ValueError("PCM is one-dimensional int16")
@@ -187,7 +203,7 @@ class Playout:
         utterance = self._get(generation)
         if utterance is None or utterance.finished:
             return False
-        utterance.append(pcm)
+        utterance.append(pcm, source)
         self._buffered += len(pcm)
         if utterance.left >= self._low:
             utterance.low = False
@@ -233,6 +249,7 @@ class Playout:
     def next_frame(self, now: float) -> tuple[Pcm | None, list[PlayoutEvent]]:
         """The next 20 ms (480 samples) or None when there is nothing to say; events since the last call."""
         events: list[PlayoutEvent] = []
+        self.source = None
         if self._fade is not None:
             (frame, cut), self._fade = self._fade, None
             events.append(PlayoutEvent(PlayoutEventKind.CUT, cut.generation, cut.heard_ms, now))
@@ -240,13 +257,14 @@ class Playout:
         while self._queue:
             first = self._queue[0]
             if first.left >= FRAME_OUT:
+                self.source = first.source
                 return self._hand_out(first, first.take(FRAME_OUT), FRAME_OUT, now, events), events
             if not first.finished:
                 self._tell_low(first, now, events)
                 break
             if first.left:
                 size = first.left
-                return self._hand_out(first, _padded(first.take(size)), size, now, events), events
+                return self._hand_out(first, padded(first.take(size)), size, now, events), events
             self._end(first, now, events)
         self._sounding = False
         return None, events
@@ -314,8 +332,9 @@ def _faded(utterance: _Utterance) -> Pcm | None:
     return frame
 
 
-def _padded(pcm: Pcm) -> Pcm:
-    """The last frame of an utterance, filled up with silence, without a step at the end of its sound."""
+def padded(pcm: Pcm) -> Pcm:
+    """A frame of at most 480 samples, the last of an utterance, filled up with silence, with no step where its sound
+    ends."""
     frame = np.zeros(FRAME_OUT, np.int16)
     size = len(pcm)
     frame[:size] = pcm

@@ -300,6 +300,8 @@ class LimitSettings(Section):
     """How far a WebSocket's audio may be ahead of the clock: a recording may come whole."""
     retain_transcript_seconds: Annotated[int, Field(ge=0)] = 3600
     """How long the transcript of an ended call can be fetched; 0 keeps none."""
+    kept_speech_bytes: Annotated[int, Field(ge=0)] = 32 << 20
+    """Memory for speech that is the same in many calls, as greetings are; 0 keeps none."""
     tokens_per_minute: Annotated[int, Field(ge=1)] = 600
     """Tokens minted per API key."""
     requests_per_minute: Annotated[int, Field(ge=1)] = 6000

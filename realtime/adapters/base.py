@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from media.audio import Pcm
+from media.prepared import Source
 
 
 class EngineError(Exception):
@@ -255,6 +256,8 @@ class SpeechRequest:
     language: str | None = None
     speed: float = 1.0
     session: str = ""
+    shared: bool = False
+    """Other calls say the same: it may be kept for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +275,8 @@ class SpeechChunk:
 
     pcm: Pcm
     words: tuple[Word, ...] = ()
+    source: Source | None = None
+    """What the samples are of, when they are kept for other calls: whole frames."""
 
 
 class TextToSpeech(Protocol):

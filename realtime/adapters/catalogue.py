@@ -26,6 +26,7 @@ from realtime.adapters.embedded.responder import Responder
 from realtime.adapters.embedded.voice import voice
 from realtime.adapters.failover import Breakers, FirstOfChat, FirstOfSpeechToText, FirstOfTextToSpeech
 from realtime.adapters.instant import InstantChat, InstantRecogniser, InstantVoice
+from realtime.adapters.kept import KeptSpeech
 from realtime.adapters.metering import Spent
 from realtime.adapters.offers import offers
 from realtime.adapters.routing import Amount, Model
@@ -94,6 +95,7 @@ class Catalogue:
         self._built_in = dict(built_in) if built_in is not None else _BUILT_IN
         self._breakers = breakers or Breakers()
         self._models = {model.id: model for model in settings.models}
+        self._kept = KeptSpeech(settings.limits.kept_speech_bytes)
         self._vendors: dict[str, OpenAIVendor] = {}
         self._built: dict[tuple[Kind, EngineRef], Engine] = {}
         self._lists: dict[tuple[Kind, tuple[EngineRef, ...]], Engine] = {}
@@ -292,7 +294,7 @@ class Catalogue:
         engines = [self._voice_engine(ref) for ref in refs]
 
         def make() -> Engine:
-            return FirstOfTextToSpeech(engines, self._breakers, voice_of=self.voice, spent=self._spent)
+            return FirstOfTextToSpeech(engines, self._breakers, voice_of=self.voice, spent=self._spent, kept=self._kept)
 
         return cast(TextToSpeech, self._list("tts", refs, make))
 

@@ -32,6 +32,7 @@ from realtime.adapters.base import (
     TranscriptStream,
 )
 from realtime.adapters.breaker import Breaker
+from realtime.adapters.kept import KeptSpeech
 from realtime.adapters.metering import ChatMeter, Meter, SpeechMeter, Tell
 from realtime.adapters.routing import Amount
 
@@ -244,7 +245,8 @@ class FirstOfChat(_Engines[ChatModel]):
 
 
 class FirstOfTextToSpeech(_Engines[TextToSpeech]):
-    """A `TextToSpeech` over several. `voice_of` says what the voice of a request is called at an engine."""
+    """A `TextToSpeech` over several. `voice_of` says what the voice of a request is called at an engine. `kept`: what
+    many calls say, for requests that are `shared`."""
 
     def __init__(
         self,
@@ -254,22 +256,34 @@ class FirstOfTextToSpeech(_Engines[TextToSpeech]):
         deadline_s: float = FIRST_OUTPUT_S,
         voice_of: Callable[[str | None, TextToSpeech], str | None] = lambda voice, engine: voice,
         spent: Tell = _nobody,
+        kept: KeptSpeech | None = None,
     ) -> None:
         super().__init__(engines, breakers, deadline_s, spent)
         self._voice_of = voice_of
+        self._kept = kept
 
     @property
     def voices(self) -> Sequence[str]:
         return self.engines[0].voices
 
     def stream(self, request: SpeechRequest) -> AbstractAsyncContextManager[AsyncIterator[SpeechChunk]]:
+        first = speaker = self.engines[0]
+
         def open_stream(engine: TextToSpeech) -> AbstractAsyncContextManager[AsyncIterator[SpeechChunk]]:
+            nonlocal speaker
+            speaker = engine
             return engine.stream(replace(request, voice=self._voice_of(request.voice, engine)))
 
         def meter(engine: TextToSpeech) -> Meter[SpeechChunk]:
             return SpeechMeter(self._spent, engine, request)
 
-        return aclosing(self._first_of(open_stream, lambda chunk: len(chunk.pcm) > 0, meter))
+        def make() -> AsyncGenerator[SpeechChunk, None]:
+            return self._first_of(open_stream, lambda chunk: len(chunk.pcm) > 0, meter)
+
+        if self._kept is None or not request.shared:
+            return aclosing(make())
+        key = id(first), self._voice_of(request.voice, first), request.text, request.language, request.speed
+        return aclosing(self._kept.stream(key, make, lambda: speaker is first))
 
 
 class FirstOfSpeechToText(_Engines[SpeechToText]):

@@ -66,6 +66,10 @@ class Interrupted:
     unheard: str = ""
 
 
+class Rest(str):
+    """Words of an answer that a false start cut off."""
+
+
 class Answering:
     """`on_closed(response, status)`: told, and asked for more effects, when the conversation's response has been made.
 
@@ -126,9 +130,10 @@ class Answering:
         return [self._think(generation, config, None) for generation, config in held.items()]
 
     def say(self, text: str) -> list[Effect]:
-        """Speak a given text as a response of its own."""
+        """Speak a given text as a response of its own; other calls may say it too, unless it is a `Rest`."""
         config = replace(ResponseConfig.of(self._config, None, None), modality="audio")
         response = self._open(Purpose.FIXED, config, None)
+        response.shared = not isinstance(text, Rest)
         return [*response.open(), *response.add_text(text), *response.end_chat(ChatEnd("stop"))]
 
     def _open(self, purpose: Purpose, config: ResponseConfig, turn: TurnRecord | None) -> Response:

@@ -17,7 +17,7 @@ from media.endpoint import SpeechStarted, SpeechStopped
 from media.playout import PlayoutEvent
 from realtime.live import wire
 from realtime.live.agent import Filler
-from realtime.live.answering import Answering, CutPlayout
+from realtime.live.answering import Answering, CutPlayout, Rest
 from realtime.live.brought import BroughtSound
 from realtime.live.caller import UNCLEAR, Caller
 from realtime.live.config import ResponseConfig, ServerVad, SessionConfig
@@ -262,7 +262,7 @@ class Conversation:
         if verdict is Verdict.NOTHING or not self.config.creates_responses:
             return []
         if verdict is Verdict.RESUME:
-            self._to_say.appendleft(unheard)
+            self._to_say.appendleft(Rest(unheard))
             return []
         self._quiet.stay()
         cut = self._tools.cut()

@@ -235,6 +235,8 @@ class Speak:
     text: str
     voice: str
     speed: float
+    shared: bool
+    """Other calls say the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,13 +47,14 @@ Status = Literal["completed", "cancelled", "failed", "incomplete"]
 
 @dataclass(slots=True)
 class Response:
-    """`history` is where its output items go."""
+    """`history` is where its output items go. `shared`: other calls say the same."""
 
     generation: int
     purpose: Purpose
     config: ResponseConfig
     history: History
     turn: TurnRecord
+    shared: bool = False
     id: str = field(default_factory=lambda: new_id("resp"))
     phase: Phase = Phase.GENERATING
     outputs: list[Item] = field(default_factory=list)
@@ -176,10 +177,11 @@ class Response:
 
     def _speak(self, clauses: list[Clause]) -> list[Effect]:
         effects: list[Effect] = []
+        config = self.config
         for clause in clauses:
             number = len(self._spoken)
             self._spoken.append(clause)
-            effects.append(Speak(self.generation, number, clause.text, self.config.voice, self.config.speed))
+            effects.append(Speak(self.generation, number, clause.text, config.voice, config.speed, self.shared))
         return effects
 
     # --- what the voice made of it ------------------------------------------------------------

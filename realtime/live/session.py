@@ -388,11 +388,11 @@ class Session:
             self._voices.pop(generation, None)
 
     async def _speak_clause(self, order: fx.Speak) -> None:
-        request = SpeechRequest(order.text, order.voice, self.config.language, order.speed, self.id)
+        request = SpeechRequest(order.text, order.voice, self.config.language, order.speed, self.id, order.shared)
         playout = self.leg.playout
         async with self._engines.tts.stream(request) as chunks:
             async for chunk in chunks:
-                if len(chunk.pcm) and not playout.push(order.generation, chunk.pcm):
+                if len(chunk.pcm) and not playout.push(order.generation, chunk.pcm, chunk.source):
                     return
                 ms = len(chunk.pcm) / 24
                 self._delivering = chunk.pcm

@@ -21,6 +21,7 @@ from media import g711
 from media.audio import RATE_IN, RATE_OUT, Pcm
 from media.leg import Abilities, LegListener
 from media.playout import Heard, Playout, PlayoutEvent, PlayoutEventKind
+from media.prepared import Source
 from media.resample import BlockResampler, Resampler
 
 MAX_UNSENT_BYTES = 16 << 20
@@ -73,7 +74,7 @@ class Delivery(Playout):
     def idle(self) -> bool:
         return not self._pending
 
-    def push(self, generation: int, pcm: Pcm) -> bool:
+    def push(self, generation: int, pcm: Pcm, source: Source | None = None) -> bool:
         if generation <= self._over:
             return False
         if generation not in self._delivered:

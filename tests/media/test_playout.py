@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from media.playout import Heard, Playout, PlayoutEvent, PlayoutEventKind, PlayoutFull
+from media.prepared import Prepared
 
 STARTED, LOW, CUT, DONE = PlayoutEventKind
 
@@ -478,3 +479,27 @@ class Listener(RuleBasedStateMachine):
 
 Listener.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 TestListener = Listener.TestCase
+
+
+def test_the_source_of_a_frame_is_told_while_whole_frames_of_it_are_handed_out():
+    playout, prepared = Playout(), Prepared()
+    playout.push(1, ramp(960), (prepared, 0))
+    playout.push(1, ramp(480), (prepared, 2))
+    playout.push(1, ramp(100))
+    playout.push(1, ramp(480), (prepared, 7))
+    playout.finish(1)
+    sources = []
+    while playout.next_frame(0)[0] is not None:
+        sources.append(playout.source)
+    assert sources == [(prepared, 0), (prepared, 1), (prepared, 2), None, None]
+    assert playout.source is None
+
+
+def test_the_fade_of_what_was_cut_is_nobodys():
+    playout = Playout()
+    playout.push(1, level(20_000, 960), (Prepared(), 0))
+    playout.next_frame(0)
+    assert playout.source is not None
+    playout.cut()
+    playout.next_frame(0)
+    assert playout.source is None
