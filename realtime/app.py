@@ -24,6 +24,7 @@ from realtime.adapters.catalogue import Catalogue
 from realtime.agents.agent import Agent
 from realtime.agents.house import Agents
 from realtime.agents.usercode import OwnThread
+from realtime.connections import ConnectionLimit, Connections
 from realtime.gateway.files import Files
 from realtime.gateway.routes import gateway_routes, open_files
 from realtime.gateway.work import Gateway
@@ -88,6 +89,7 @@ class Services:
     pacer: Pacer
     network: Network
     watchdog: Watchdog
+    connections: Connections
 
     def new_peer(self) -> Peer:
         limits = self.settings.limits
@@ -121,6 +123,7 @@ def create_app(
     )
     app.state.services = services
     problems.install(app)
+    app.add_middleware(ConnectionLimit, connections=services.connections)
     app.add_middleware(TrustedProxies, trusted=settings.server.trusted_proxies)
     handlers = CallRoutes(
         calls=services.sessions,
@@ -228,6 +231,9 @@ def _services(settings: Settings, engines: Literal["instant"] | None) -> Service
             include_loopback=is_loopback(settings.server.host),
         ),
         watchdog=watchdog,
+        connections=Connections(
+            settings.limits.address_connections, settings.server.trusted_proxies, metrics.connection_refused
+        ),
     )
 
 

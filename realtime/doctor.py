@@ -23,7 +23,7 @@ import httpx2
 
 from media import aiortc_private
 from media.network import Network, NetworkError
-from realtime import development_key
+from realtime import development_key, open_files
 from realtime.adapters.base import EngineError
 from realtime.adapters.catalogue import Catalogue, UnknownEngine
 from realtime.adapters.offers import offers
@@ -73,6 +73,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Check]
         if not vendor.is_custom:
             checks.append(await _check_vendor(name, vendor))
     checks += _check_prices(settings)
+    checks.append(_check_open_files(settings))
     checks += [*_check_network(settings), _check_public_address(settings), *await _check_ice(settings)]
     checks += [_check_line(line, settings) for line in lines(settings).values()]
     if environ.get("OPENAI_API_KEY") and not settings.vendors:
@@ -266,6 +267,20 @@ def _check_network(settings: Settings) -> list[Check]:
         advice = "a call takes one port on each address: widen udp_ports or lower calls under [limits]"
         return [*checks, Check("UDP", "warn", f"{room} ports for up to {settings.limits.calls} calls", advice)]
     return [*checks, Check("UDP", "ok", f"{wanted} can be bound (tried {ports[0]}); the firewall must let it in")]
+
+
+def _check_open_files(settings: Settings) -> Check:
+    try:
+        addresses = len(_network(settings).local_addresses())
+    except NetworkError:
+        addresses = 1  # told elsewhere
+    wanted, most = open_files.needed(settings, addresses), open_files.allowed()
+    calls = settings.limits.calls
+    if most is not None and most < wanted:
+        detail = f"{most} are allowed, and {calls} calls may need {wanted}"
+        return Check("open files", "warn", detail, open_files.advice(settings))
+    limit = "any number" if most is None else f"{most}"
+    return Check("open files", "ok", f"{calls} calls may need {wanted}, allowed are up to {limit}")
 
 
 def _check_public_address(settings: Settings) -> Check:

@@ -17,6 +17,7 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,8 @@ import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 
-from realtime import development_key, self_signed
+from media.network import Network
+from realtime import development_key, open_files, self_signed
 from realtime.adapters.base import EngineInfo
 from realtime.agents.loading import Bot
 from realtime.agents.reloading import reload
@@ -52,6 +54,9 @@ EXAMPLE = Path("tests/audio/synth_flite_rms_weather_london.wav")
 
 QUIET_LOGGERS = ("aioice", "aiortc", "httpx2", "httpcore2", "uvicorn.error")
 """They say in INFO what only their own developers want to know."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class CannotServe(Exception):
@@ -110,6 +115,7 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str], consol
                 work = reload(options.bot, services.agents, services.catalogue)
                 app.state.reloading = asyncio.get_running_loop().create_task(work)
 
+        _allow_open_files(settings, app.state.services.network)
         server = _Server(_uvicorn_config(app, options), listening)
         logging.getLogger("uvicorn.error").addFilter(lambda record: not hasattr(app.state, "unable"))
         try:
@@ -118,6 +124,14 @@ def run(settings: Settings, options: Options, environ: Mapping[str, str], consol
             return  # uvicorn has stopped in order and only repeats the signal
         if not server.started:
             raise CannotServe(getattr(app.state, "unable", "the server did not start; the log above says why"))
+
+
+def _allow_open_files(settings: Settings, network: Network) -> None:
+    wanted = open_files.needed(settings, len(network.local_addresses()))
+    allowed = open_files.ensure(wanted)
+    if allowed is not None and allowed < wanted:
+        what = "%d open files are allowed, and %d calls may need %d: %s"
+        logger.warning(what, allowed, settings.limits.calls, wanted, open_files.advice(settings))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -152,10 +166,11 @@ def configure_logging(level: str) -> None:
 
 
 def _uvicorn_config(app: FastAPI, options: Options) -> uvicorn.Config:
+    services: Services = app.state.services
     config = uvicorn.Config(
         app,
         loop="auto",
-        http=HttpProtocol,
+        http=partial(HttpProtocol, connections=services.connections),  # type: ignore[arg-type]  # called like a class
         ws=WebSocketProtocol,
         ws_max_size=MAX_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,  # audio does not get smaller, and inflating 20 MiB would hold up the loop

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
+from realtime.settings_limits import LimitSettings
 from realtime.settings_tools import AgentTools
 from realtime.settings_types import (
     PYTHON,
@@ -35,6 +36,7 @@ from realtime.settings_types import (
     Port,
     RouteName,
     Secret,
+    Section,
     Source,
     Task,
     TurnUrl,
@@ -49,14 +51,10 @@ from realtime.toml_lines import KeyPath, line_of, locate
 from token_service import ice as token_ice
 from token_service.ice import IceConfig
 
-__all__ = ["PYTHON", "EngineRef", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
+__all__ = ["PYTHON", "EngineRef", "LimitSettings", "Mistake", "Settings", "SettingsError", "data_folder", "load"]
 
 MAX_FILE_BYTES = 1 << 20
 """A settings file is written by hand; more than this is some other file."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(Section):
@@ -286,34 +284,6 @@ class TelephonySettings(Section):
     """`if-present`: where a proxy or a simulator drops it; the one-time token still guards."""
     silence_seconds: Annotated[float, Field(ge=5)] | None = 120.0
     """When neither side has said anything for so long, the call is ended."""
-
-
-class LimitSettings(Section):
-    """`[limits]`: what one process takes on."""
-
-    calls: Annotated[int, Field(ge=1)] = 50
-    loop_lag_ms: Annotated[float, Field(gt=0)] = 20.0
-    """While the 99th percentile of the event loop's lag over 10 s is more, no call is admitted."""
-    connect_seconds: Annotated[float, Field(gt=0)] = 15.0
-    inactivity_seconds: Annotated[float, Field(gt=0)] = 15.0
-    audio_ahead_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """How far a WebSocket's audio may be ahead of the clock: a recording may come whole."""
-    retain_transcript_seconds: Annotated[int, Field(ge=0)] = 3600
-    """How long the transcript of an ended call can be fetched; 0 keeps none."""
-    kept_speech_bytes: Annotated[int, Field(ge=0)] = 32 << 20
-    """Memory for speech that is the same in many calls, as greetings are; 0 keeps none."""
-    tokens_per_minute: Annotated[int, Field(ge=1)] = 600
-    """Tokens minted per API key."""
-    requests_per_minute: Annotated[int, Field(ge=1)] = 6000
-    """One-shot requests per API key."""
-    spend_usd_per_day: Annotated[float, Field(gt=0)] | None = None
-    """What the one-shot requests of one API key may cost in a day (UTC)."""
-    file_seconds: Annotated[int, Field(ge=60, le=30 * 86_400)] = 86_400
-    """How long made speech and images can be fetched."""
-    files_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
-    """What such files may take in the data folder, all together."""
-    fetch_seconds: Annotated[float, Field(gt=0, le=120)] = 20.0
-    """How long the server waits for a URL in a request."""
 
 
 class FilesSettings(Section):

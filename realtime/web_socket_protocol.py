@@ -48,6 +48,8 @@ _LONG: Final = 126
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
+    lost: Callable[[], None] | None = None
+    """Called when the connection is gone."""
     _take: Callable[[str | bytes], None] | None = None
 
     _rest: bytes = b""
@@ -111,6 +113,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         scope: Any = getattr(self, "scope", {"extensions": {}})
         scope["extensions"].pop(MESSAGES, None)  # a circle
         super().connection_lost(exc)
+        if self.lost is not None:
+            self.lost()
+            self.lost = None  # a circle
 
     def take_messages(self, take: Callable[[str | bytes], None]) -> None:
         """Call `take` for each message, those that wait first. It raises nothing."""

@@ -49,8 +49,10 @@ class TooManyRequests(AuthError):
     default_code = "rate_limit_exceeded"
     default_message = "Too many requests; try again later."
 
-    def __init__(self, retry_after: float, message: str | None = None, *, reason: str = "") -> None:
-        super().__init__(message, reason=reason)
+    def __init__(
+        self, retry_after: float, message: str | None = None, *, reason: str = "", code: str | None = None
+    ) -> None:
+        super().__init__(message, reason=reason, code=code)
         self.retry_after = retry_after
 
 

@@ -167,17 +167,18 @@ def _session_key(session_id: str) -> str:
     return f"session:{session_id}"
 
 
-def _address_digest(address: str) -> str:
+def visitor(address: str) -> str:
     """Who counts as one visitor: an IPv4 address, or the /64 that one IPv6 customer has all to themselves."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        visitor = address
-    else:
-        mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-        if isinstance(parsed, ipaddress.IPv6Address) and mapped is None:
-            visitor = str(ipaddress.ip_network((parsed, 64), strict=False))
-        else:
-            visitor = str(mapped or parsed)
-    # Addresses are personal data and need not lie in the store in clear.
-    return hashlib.sha256(visitor.encode(errors="replace")).hexdigest()[:32]
+        return address
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    if isinstance(parsed, ipaddress.IPv6Address) and mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(mapped or parsed)
+
+
+def _address_digest(address: str) -> str:
+    """Addresses are personal data and need not lie in the store in clear."""
+    return hashlib.sha256(visitor(address).encode(errors="replace")).hexdigest()[:32]

@@ -30,6 +30,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._connections = Counter(
+            "realtime_connections_refused_total",
+            "Connections and requests refused because their address has too many.",
+            registry=self.registry,
+        )
         self._turns = Counter("realtime_turns_total", "Turns, by how they ended.", ["status"], registry=self.registry)
         self._voice_to_voice = Histogram(
             "realtime_voice_to_voice_seconds",
@@ -84,6 +89,9 @@ class Metrics:
 
     def call_refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
+
+    def connection_refused(self) -> None:
+        self._connections.inc()
 
     def turn(self, status: str, numbers: Mapping[str, Any]) -> None:
         """`numbers`: a turn's public record (milliseconds)."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from realtime import open_files
 from realtime.doctor import Check, answers_stun, examine, parse_ice_url, worst
 from realtime.settings import (
     IceSettings,
@@ -165,6 +166,18 @@ async def test_a_function_that_answers_is_loaded(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, agents={"default": {"chat": "python:no_such_module:answer"}})
     check = await found(settings, "agents.default.chat")
     assert (check.state, "no_such_module" in check.detail) == ("fail", True)
+
+
+async def test_open_files_are_compared_with_what_the_calls_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_files, "allowed", lambda: 4096)
+    enough = await found(settings_in(tmp_path), "open files")
+    assert enough.state == "ok"
+    few = await found(settings_in(tmp_path, limits=LimitSettings(calls=1000)), "open files")
+    assert few.state == "warn"
+    assert "4096 are allowed, and 1000 calls may need" in few.detail
+    assert "LimitNOFILE" in (few.advice or "")
 
 
 async def test_a_public_page_without_tls_is_warned_of(tmp_path: Path) -> None:
