@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from realtime.mistakes import Finding, Mistake, SettingsError, findings, spell
 from realtime.settings_checks import check_references
@@ -36,7 +36,6 @@ from realtime.settings_types import (
     Port,
     RouteName,
     Secret,
-    Section,
     Source,
     Task,
     TurnUrl,
@@ -55,6 +54,10 @@ __all__ = ["PYTHON", "EngineRef", "LimitSettings", "Mistake", "Settings", "Setti
 
 MAX_FILE_BYTES = 1 << 20
 """A settings file is written by hand; more than this is some other file."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(Section):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-
-from realtime.settings_types import Section
+from pydantic import BaseModel, ConfigDict, Field
 
 
-class LimitSettings(Section):
+class LimitSettings(BaseModel):
     """`[limits]`: what one process takes on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     calls: Annotated[int, Field(ge=1)] = 50
     loop_lag_ms: Annotated[float, Field(gt=0)] = 20.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core.core_schema import ValidationInfo
 
 from realtime.mistakes import nearest, refuse
@@ -30,10 +30,6 @@ PYTHON = "python:"
 
 APIS = ("openai", "anthropic", "gemini")
 """What a vendor may speak; every OpenAI-compatible address is `openai`."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
