@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from realtime.agents.usercode import UserCode
+from realtime.live.text import repaired
 from signaling.caller import Caller
 
 __all__ = ["AnyAgent", "Call", "Caller", "CannotSendKeys", "CannotTransfer", "Host", "Said", "ToolError"]
 
 
+T = TypeVar("T")
+
+
 class ToolError(Exception):
     """Raised by a tool: its message is what the model reads. The message of any other error is only logged."""
+
+
+AT_ONCE = 64
+"""What the code of one call may ask for and has not been looked at yet: more is a loop that floods."""
+
+MAX_SAID = 4000
+"""Characters that are said at once: five minutes."""
+
+MAX_INSTRUCTIONS = 100_000
 
 
 class CannotTransfer(ToolError):
@@ -76,22 +90,61 @@ class Call:
         agent: str,
         caller: Caller,
         variables: Mapping[str, Any],
+        instructions: str = "",
+        greeting: str | None = None,
+        voice: str | None = None,
         user: UserCode,
         host: Host,
     ) -> None:
         self.id = id_
         self.agent = agent
         self.caller = caller
-        self.variables: dict[str, Any] = dict(variables)
-        self.instructions = ""
-        self.greeting: str | None = None
-        self.voice: str | None = None
+        self._variables: dict[str, Any] = dict(variables)
+        self._instructions = instructions
+        self._greeting = greeting
+        self._voice = voice
         self.user = user
         self._host = host
+        self._room = threading.Semaphore(AT_ONCE)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return self._variables
+
+    @variables.setter
+    def variables(self, values: Mapping[str, Any]) -> None:
+        if not isinstance(values, Mapping):
+            raise TypeError(f"variables are values by name, not {type(values).__name__}")
+        self._variables = dict(values)
+
+    @property
+    def instructions(self) -> str:
+        return self._instructions
+
+    @instructions.setter
+    def instructions(self, text: str) -> None:
+        self._instructions = _text(text, MAX_INSTRUCTIONS)
+
+    @property
+    def greeting(self) -> str | None:
+        return self._greeting
+
+    @greeting.setter
+    def greeting(self, text: str | None) -> None:
+        self._greeting = None if text is None else _text(text)
+
+    @property
+    def voice(self) -> str | None:
+        return self._voice
+
+    @voice.setter
+    def voice(self, name: str | None) -> None:
+        self._voice = None if name is None else _text(name)
 
     def say(self, text: str) -> None:
         """Have `text` said, after what is being said now. Dropped when the caller interrupts before."""
-        self._do(lambda host: host.say(_text(text)))
+        said = _text(text)
+        self._do(lambda host: host.say(said))
 
     def hang_up(self, *, at_once: bool = False) -> None:
         """End the call when what is being said has been heard, or `at_once`."""
@@ -104,21 +157,22 @@ class Call:
         """
         if not isinstance(agent, AnyAgent | str):
             raise TypeError("a call is handed over to an Agent, or to the name of one")
-        self._do(lambda host: host.hand_over(agent, summary))
+        told = None if summary is None else _text(summary, MAX_INSTRUCTIONS)
+        self._do(lambda host: host.hand_over(agent, told))
 
     async def transfer(self, target: str, *, at_once: bool = False) -> None:
         """Pass a telephone call on to a number or SIP address, when what is being said has been heard, or `at_once`.
 
         Raises `CannotTransfer`.
         """
-        await self.user.main(self._host.transfer(_text(target), at_once=at_once))
+        await self._ask(lambda host: host.transfer(_text(target), at_once=at_once))
 
     async def transfer_soon(self, target: str) -> None:
         """The same without waiting for it; should the carrier refuse then, the caller hears the apology.
 
         Raises `CannotTransfer` when the call is none that can be passed on.
         """
-        await self.user.main(self._host.transfer_soon(_text(target)))
+        await self._ask(lambda host: host.transfer_soon(_text(target)))
 
     async def send_keys(self, keys: str, *, at_once: bool = False) -> None:
         """Press `0-9*#ABCD` of the telephone towards the other side.
@@ -126,14 +180,14 @@ class Call:
         When what is being said has been heard, or `at_once`. A comma waits for half a second. Raises
         `CannotSendKeys`.
         """
-        await self.user.main(self._host.send_keys(_text(keys), at_once=at_once))
+        await self._ask(lambda host: host.send_keys(_text(keys), at_once=at_once))
 
     async def keys(self, *, count: int | None = None, until: str = "#", timeout: float = 15.0) -> str:
         """The keys that the caller presses from now on: `count` of them, or those before one of `until`.
 
         What there is when the time is up. They are in no transcript and the model does not see them.
         """
-        return await self.user.main(self._host.collect_keys(count, until, timeout))
+        return await self._ask(lambda host: host.collect_keys(count, until, timeout))
 
     def pause_recording(self) -> None:
         """Where the call is recorded: silence from now on, for card numbers."""
@@ -148,10 +202,29 @@ class Call:
         return self._host.said()
 
     def _do(self, what: Callable[[Host], None]) -> None:
-        self.user.post(functools.partial(what, self._host))
+        self._take_room()
+        self.user.post(functools.partial(self._done, what))
+
+    def _done(self, what: Callable[[Host], None]) -> None:
+        self._room.release()
+        what(self._host)
+
+    async def _ask(self, what: Callable[[Host], Coroutine[Any, Any, T]]) -> T:
+        self._take_room()
+        try:
+            return await self.user.main(what(self._host))
+        finally:
+            self._room.release()
+
+    def _take_room(self) -> None:
+        if not self._room.acquire(blocking=False):
+            raise RuntimeError(f"more than {AT_ONCE} things are asked of this call at once")
 
 
-def _text(text: object) -> str:
+def _text(text: object, most: int = MAX_SAID) -> str:
+    """What the developer's code gives as text. Raises where it stands in that code."""
     if not isinstance(text, str):
-        raise TypeError(f"text is said, not {type(text).__name__}")
-    return text
+        raise TypeError(f"text is wanted, not {type(text).__name__}")
+    if len(text) > most:
+        raise ValueError(f"{len(text)} characters are more than {most}")
+    return repaired(text)

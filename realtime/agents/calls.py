@@ -81,6 +81,7 @@ class AgentCall:
         session_id: str,
         caller: Caller,
         variables: Mapping[str, Any],
+        greeting: str | None = None,
         before: AgentCall | None = None,
     ) -> None:
         self._behaviour = behaviour
@@ -90,10 +91,17 @@ class AgentCall:
         own = behaviour.agent.variables if behaviour.agent else {}
         # What the caller's side brings comes first: it must not stand for what the agent or the webhook say.
         known = {**hooks.known(caller), **behaviour.settings.variables, **own, **variables}
-        self.call = Call(session_id, agent=behaviour.name, caller=caller, variables=known, user=house.user, host=self)
-        self.call.instructions = behaviour.settings.instructions
-        self.call.greeting = behaviour.settings.greeting
-        self.call.voice = behaviour.settings.voice
+        self.call = Call(
+            session_id,
+            agent=behaviour.name,
+            caller=caller,
+            variables=known,
+            instructions=behaviour.settings.instructions,
+            greeting=behaviour.settings.greeting if greeting is None else greeting,
+            voice=behaviour.settings.voice,
+            user=house.user,
+            host=self,
+        )
         self._session: Session | None = None
         self._records = True
         """False: the recording was paused, perhaps before it had begun."""

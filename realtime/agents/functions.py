@@ -6,18 +6,19 @@ A parameter annotated with `Call` gets the call and is not shown to the model.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from realtime.adapters.base import Tool, ToolCall
 from realtime.agents.blame import of_function
 from realtime.agents.call import AnyAgent, Call, ToolError
-from realtime.agents.tools import MAX_TIMEOUT_S, TIMEOUT_S, ToolResult, bounded, words_of
+from realtime.agents.tools import MAX_RESULT, MAX_TIMEOUT_S, TIMEOUT_S, ToolResult, bounded, words_of
 from realtime.live.agent import ServerTool
 
 __all__ = ["FunctionTool", "ToolError"]
@@ -99,9 +100,28 @@ def _as_text(result: object) -> str:
     if result is None:
         return "Done."
     try:
+        return _beginning(result)
+    except (TypeError, ValueError, RecursionError):  # what only pydantic can write
+        pass
+    try:
         return to_json(result).decode()
     except PydanticSerializationError:
         return str(result)
+
+
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda value: to_jsonable_python(value)
+)
+
+
+def _beginning(result: object) -> str:
+    """As much JSON as is read of it: all of a long list at once would keep the interpreter from everybody else."""
+    text = ""
+    for piece in _JSON.iterencode(result):
+        text += piece
+        if len(text) > MAX_RESULT:
+            break
+    return text
 
 
 def _model(

@@ -77,10 +77,14 @@ class Agents:
 
         `greeting`: instead of the agent's.
         """
-        call = AgentCall(self.behaviour(name), self, session_id=session_id, caller=caller, variables=variables)
-        if greeting is not None:
-            call.call.greeting = greeting
-        return call
+        return AgentCall(
+            self.behaviour(name),
+            self,
+            session_id=session_id,
+            caller=caller,
+            variables=variables,
+            greeting=greeting,
+        )
 
     def behaviour(self, agent: AnyAgent | str) -> Behaviour:
         """Raises `KeyError` for a name that no agent has."""

@@ -13,6 +13,8 @@ from realtime.agents.blame import where
 from realtime.agents.call import AnyAgent, Call, ToolError
 from realtime.agents.usercode import TookTooLong
 from realtime.live.agent import ServerTool
+from realtime.live.text import repaired
+from realtime.live.toolcalls import MAX_OUTPUT
 
 log = logging.getLogger("realtime.agents")
 
@@ -21,7 +23,9 @@ TIMEOUT_S = 30.0
 
 MAX_TIMEOUT_S = 3600.0
 
-MAX_RESULT = 20_000
+CUT = " … (cut: the result is longer)"
+
+MAX_RESULT = MAX_OUTPUT - len(CUT)
 """Characters of a result that are kept."""
 
 AT_ONCE = 16
@@ -50,7 +54,7 @@ class AgentTool(Protocol):
 
 
 def bounded(text: str) -> str:
-    return text if len(text) <= MAX_RESULT else text[:MAX_RESULT] + " … (cut: the result is longer)"
+    return repaired(text) if len(text) <= MAX_RESULT else repaired(text[:MAX_RESULT]) + CUT
 
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]

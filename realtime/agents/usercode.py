@@ -12,13 +12,17 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from realtime.agents.blame import AT, of_function, where, where_now
 from realtime.observe.watchdog import Watchdog
+
+log = logging.getLogger("realtime.agents")
 
 GRACE_S = 0.5
 """How much later than the code's own deadline it is given up."""
@@ -43,6 +47,14 @@ class TookTooLong(Exception):
         super().__init__(f"not done after {seconds:g} s, at {place}")
         self.seconds = seconds
         self.place = place
+
+
+class Misbehaved(Exception):
+    """What no code may raise here: an exit, a cancellation that nobody asked for. The cause has its line."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"{type(cause).__name__} was raised")
+        self.__cause__ = cause
 
 
 class UserCode(Protocol):
@@ -75,6 +87,26 @@ async def _limited(work: Coroutine[Any, Any, T], seconds: float | None) -> T:
         if seconds is None or not limit.expired():
             raise
         raise TookTooLong(seconds, where(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[T]):
+    """What the developer's code came to. `error` comes as a value: an exit that is raised would end its loop."""
+
+    result: T | None = None
+    error: BaseException | None = None
+
+    def get(self) -> T:
+        if self.error is None:
+            return self.result  # type: ignore[return-value]
+        raise self.error if isinstance(self.error, Exception) else Misbehaved(self.error)
+
+
+async def _outcome(work: Coroutine[Any, Any, T], seconds: float | None) -> _Outcome[T]:
+    try:
+        return _Outcome(await _limited(work, seconds))
+    except BaseException as error:
+        return _Outcome(error=error)
 
 
 class Threads:
@@ -117,10 +149,10 @@ class Threads:
             return
         if error is None:
             future.set_result(result)
-        elif isinstance(error, StopIteration | SystemExit | KeyboardInterrupt):
-            future.set_exception(RuntimeError(f"{type(error).__name__} was raised"))
-        else:
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             future.set_exception(error)
+        else:
+            future.set_exception(Misbehaved(error))
 
 
 class OwnThread(Threads):
@@ -130,6 +162,7 @@ class OwnThread(Threads):
         super().__init__()
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._thread = threading.Thread(target=self._serve, name="agents", daemon=True)
         self._watchdog = Watchdog(held_s=HELD_S, name="the agents' event loop")
 
@@ -142,17 +175,27 @@ class OwnThread(Threads):
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.call_soon(self._watchdog.start)
-        self._loop.run_forever()
+        while not self._closed:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # out of a task or callback of the developer's own
+                log.error("%s was raised at %s; the agents go on", type(error).__name__, where(error))
+            else:
+                if not self._closed:
+                    log.error("the agents' event loop was stopped by an agent's code; it goes on")
 
     async def run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
-        future = asyncio.run_coroutine_threadsafe(_limited(work, seconds), self._loop)
-        if seconds is None:
-            return await asyncio.wrap_future(future)
+        future = asyncio.run_coroutine_threadsafe(_outcome(work, seconds), self._loop)
         try:
-            async with asyncio.timeout(seconds + GRACE_S) as limit:
-                return await asyncio.wrap_future(future)
+            async with asyncio.timeout(None if seconds is None else seconds + GRACE_S) as limit:
+                return (await asyncio.wrap_future(future)).get()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Misbehaved(error) from None  # it was cancelled over there
         except TimeoutError:
-            if not limit.expired():
+            if seconds is None or not limit.expired():
                 raise
             raise TookTooLong(seconds, self.place() or "an await that is not cancelled") from None
 
@@ -172,6 +215,7 @@ class OwnThread(Threads):
             self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
+        self._closed = True
         self._watchdog.stop()
         self._loop.stop()
 
@@ -185,6 +229,13 @@ class Inline(Threads):
     async def run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
         try:
             return await _limited(work, seconds)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Misbehaved(error) from error
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise Misbehaved(error) from error
         finally:
             await asyncio.sleep(0)  # what the work has posted comes first, as it does from another thread
 

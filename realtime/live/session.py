@@ -32,6 +32,7 @@ from realtime.live.conversation import Conversation
 from realtime.live.hearing import Hearing
 from realtime.live.socket_leg import AudioFormat, SocketLeg
 from realtime.live.tasks import CallTasks
+from realtime.live.text import repaired
 from realtime.observe.cost import Bill
 from realtime.observe.metrics import Metrics
 from realtime.observe.turns import TurnRecord
@@ -262,7 +263,10 @@ class Session:
 
     def _carry_out_all(self, effects: list[fx.Effect]) -> None:
         for effect in effects:
-            self._carry_out(effect)
+            try:
+                self._carry_out(effect)
+            except Exception:
+                log.exception("%s could not carry out %s", self.log_ids, type(effect).__name__)
 
     def _carry_out(self, effect: fx.Effect) -> None:
         match effect:
@@ -436,9 +440,9 @@ class Session:
 
 def _pieces(delta: ChatDelta) -> Iterator[ChatDelta]:
     """A vendor that sends its whole answer at once must not hold up the loop while it is cut into clauses."""
-    if isinstance(delta, TextDelta) and len(delta.text) > MAX_DELTA:
-        for start in range(0, len(delta.text), MAX_DELTA):
-            last = start + MAX_DELTA >= len(delta.text)
-            yield TextDelta(delta.text[start : start + MAX_DELTA], complete=delta.complete and last)
-    else:
+    if not isinstance(delta, TextDelta):
         yield delta
+        return
+    for start in range(0, len(delta.text), MAX_DELTA) or (0,):
+        last = start + MAX_DELTA >= len(delta.text)
+        yield TextDelta(repaired(delta.text[start : start + MAX_DELTA]), complete=delta.complete and last)

@@ -316,11 +316,11 @@ class Sessions:
                 "cost": cost,
                 "recording": kept,
             }
-            if call.session.agent is not None:
-                call.session.agent.end(record)
             if self._settings.limits.retain_transcript_seconds > 0:
                 await self._retain(call, record)  # first: who is told of the end may fetch it
             self._webhooks.tell(call.claims.agent, call.id, "call.ended", record)
+            if call.session.agent is not None:
+                call.session.agent.end(record)  # last: its hook may do with the record what it likes
         finally:
             del self._ending[call.id]
 
