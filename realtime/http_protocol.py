@@ -26,6 +26,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from realtime.connections import Connections
+from realtime.slow_readers import READ_SECONDS, SlowReader
 from realtime.web_socket_protocol import WebSocketProtocol
 
 HEAD_BYTES: Final = 32_768
@@ -64,6 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
     head_seconds = HEAD_SECONDS
     body_seconds = BODY_SECONDS
     linger_seconds = LINGER_SECONDS
+    read_seconds = READ_SECONDS
 
     def __init__(self, *arguments: Any, connections: Connections | None = None, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -71,6 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._reader = SlowReader(transport, self.read_seconds)
         self._lingered = 0
         self._closing = False
         self._part = _Part.HEAD
@@ -84,6 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._allow(None)
+        self._reader.lost()
         self._lost()
         super().connection_lost(exc)
 
@@ -98,6 +102,14 @@ class HttpProtocol(HttpToolsProtocol):
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader.waiting()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader.flowing()
+
     def send_400_response(self, msg: str) -> None:
         if self._too_large:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -106,6 +118,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._allow(None)  # from here on the WebSocket's own pings and limits hold
+        self._reader.lost()
         super().handle_websocket_upgrade()
         protocol: Any = self.transport.get_protocol()
         if isinstance(protocol, WebSocketProtocol):

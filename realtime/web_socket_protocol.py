@@ -12,19 +12,25 @@ Two things are done differently, and only while nothing unusual happens:
 What takes longer than `TURN_S` to parse (a read may hold 40 000 of the smallest frames) goes on in the loop's
 next turn, and nothing is read until then.
 
+A client that floods it with pings and reads none of the answers gets only the last ones, and a message has a bounded
+number of parts.
+
 And an application that asks for it (`MESSAGES`) gets each message by a call, with no queue or task between.
 """
 
 from __future__ import annotations
 
 import time
+from asyncio import BaseTransport
 from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where there is one
+from websockets.frames import CloseCode, Frame, apply_mask  # type: ignore[attr-defined]  # in C where there is one
 from websockets.http11 import Request
 from websockets.protocol import State
+
+from realtime.slow_readers import READ_SECONDS, SlowReader
 
 MOST_WAITING: Final = 8
 """Messages that may wait for the application while more are read."""
@@ -32,6 +38,8 @@ SMALL: Final = 16_384
 """Bytes of a message that may be one of them."""
 MOST_AT_ONCE: Final = 8
 """Messages of one read that are unpacked here."""
+MOST_PARTS: Final = 16_384
+"""Of one message: an empty part costs memory too, and counts nothing against the size of a message."""
 TURN_S: Final = 0.002
 """What the parser may take of one turn of the loop; a slice more, at the most."""
 SLICE: Final = 2048
@@ -48,12 +56,43 @@ _LONG: Final = 126
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
+    read_seconds = READ_SECONDS
     lost: Callable[[], None] | None = None
     """Called when the connection is gone."""
     _take: Callable[[str | bytes], None] | None = None
 
     _rest: bytes = b""
     """What was read and waits for the next turn."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self._reader = SlowReader(self.transport, self.read_seconds)
+        self._pongs: list[bytes] = []
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader.waiting()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader.flowing()
+        if self._pongs and not self.transport.is_closing():
+            self.transport.write(b"".join(self._pongs))
+        self._pongs = []
+
+    def handle_ping(self) -> None:
+        """Of pings that come while nothing can be written, the last ones are answered (RFC 6455 5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        elif pongs := self.conn.data_to_send():
+            self._pongs = pongs
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < MOST_PARTS:
+            super().handle_cont(event)
+        elif self.conn.state is State.OPEN:
+            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, f"a message of more than {MOST_PARTS} parts")
+            self.handle_parser_exception()
 
     def data_received(self, data: bytes) -> None:
         if self._rest:
@@ -113,6 +152,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         scope: Any = getattr(self, "scope", {"extensions": {}})
         scope["extensions"].pop(MESSAGES, None)  # a circle
         super().connection_lost(exc)
+        self._reader.lost()
         if self.lost is not None:
             self.lost()
             self.lost = None  # a circle

@@ -24,6 +24,7 @@ class Impatient(HttpProtocol):
     head_seconds = 0.3
     body_seconds = 0.3
     linger_seconds = 0.3
+    read_seconds = 0.3
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -36,7 +37,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         size += len(message.get("body", b""))
         if not message.get("more_body"):
             break
-    text = str(size).encode()
+    text = bytes(32 << 20) if scope["path"] == "/large" else str(size).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
     await send({"type": "http.response.body", "body": text})
 
@@ -168,6 +169,17 @@ async def test_what_is_dropped_behind_an_answer_has_its_bound(port: int) -> None
                 await writer.drain()
                 sent += 1 << 20
         assert LINGER_BYTES // 2 < sent < 4 * LINGER_BYTES
+    writer.close()
+
+
+async def test_an_answer_that_nobody_reads_is_given_up(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    async with asyncio.timeout(DEADLINE_S):
+        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"33554432" in await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.6)  # while nothing is read; then what the system holds, and no more
+        with suppress(ConnectionError):
+            assert len(await reader.read(-1)) < 32 << 20
     writer.close()
 
 

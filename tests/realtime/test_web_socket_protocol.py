@@ -131,6 +131,8 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.written += b"<closed>"
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -344,4 +346,58 @@ async def test_a_read_of_many_tiny_frames_is_parsed_in_several_turns(
         await until(lambda: len(application.taken) == len(sent), "all arrived")
         assert application.taken == sent
         await until(protocol.transport.is_reading, "it is read again")
+        writer.close()
+
+
+async def test_pings_of_a_client_that_reads_nothing_fill_no_memory() -> None:
+    application = ByCall()
+    application.go.set()
+    async with serving(application) as (url, server):
+        reader, writer = await raw(url)
+        await until(lambda: only(server).handshake_complete, "the socket is open")
+        protocol = only(server)
+        pings = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 2000
+        async with asyncio.timeout(20):
+            while protocol.writable.is_set():
+                writer.write(pings)
+                await asyncio.sleep(0)
+            most = protocol.transport.get_write_buffer_size()
+            writer.write(pings * 5 + Frame(Opcode.TEXT, b"and?").serialize(mask=True))
+            await until(lambda: application.taken == ["and?"], "it is heard all the while")
+            assert protocol.transport.get_write_buffer_size() <= most
+            writer.write(Frame(Opcode.PING, b"the last").serialize(mask=True))
+            said = b""
+            while not said.endswith(b"\x8a\x08the last"):
+                said = said[-20:] + await reader.read(1 << 20)
+        writer.close()
+
+
+@pytest.mark.parametrize("part", [b"", b"x"])
+async def test_a_message_of_endless_parts_ends_the_socket(part: bytes) -> None:
+    application = ByCall()
+    application.go.set()
+    async with serving(application) as (url, _):
+        reader, writer = await raw(url)
+        writer.write(Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True))
+        writer.write(Frame(Opcode.CONT, part, fin=False).serialize(mask=True) * web_socket_protocol.MOST_PARTS)
+        async with asyncio.timeout(20):
+            said = await reader.read()
+        assert said.startswith(b"\x88")
+        assert b"16384 parts" in said
+        assert application.taken == []
+        writer.close()
+
+
+async def test_who_reads_nothing_for_too_long_is_cut_off_though_it_goes_on_sending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(WebSocketProtocol, "read_seconds", 0.3)
+    application = SlowApplication()
+    async with serving(application) as (url, server):
+        _, writer = await raw(url)
+        await until(lambda: only(server).handshake_complete, "the socket is open")
+        protocol = only(server)
+        protocol.transport.write(bytes(16 << 20))
+        protocol.transport.close()
+        await until(lambda: not server.server_state.connections, "a close does not wait for it for ever")
         writer.close()
