@@ -14,7 +14,6 @@ import os
 import shlex
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +34,7 @@ from realtime.agents.reloading import reload
 from realtime.app import Services, create_app
 from realtime.http_protocol import HttpProtocol
 from realtime.local import command_name, local_url, open_store
+from realtime.logs import configure_logging
 from realtime.noticed import is_loopback, notices
 from realtime.observe.garbage import Garbage
 from realtime.screen import Facts, show
@@ -51,10 +51,6 @@ MAX_WEBSOCKET_MESSAGE = 21 << 20
 
 EXAMPLE = Path("tests/audio/synth_flite_rms_weather_london.wav")
 """A question to try with, in a checkout."""
-
-QUIET_LOGGERS = ("aioice", "aiortc", "httpx2", "httpcore2", "uvicorn.error")
-"""They say in INFO what only their own developers want to know."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +89,7 @@ class _Server(uvicorn.Server):
 
 def run(settings: Settings, options: Options, environ: Mapping[str, str], console: Console) -> None:
     """Serve until told to stop. Raises `CannotServe`, `SettingsError`, `BotError`, or what `create_app` raises."""
-    configure_logging(options.log_level)
+    configure_logging(options.log_level, settings)
     if options.self_signed:
         options = _with_certificate(settings, options)
     listener = listen(settings.server.host, settings.server.port)
@@ -153,16 +149,6 @@ def listen(host: str, port: int) -> socket.socket:
             raise CannotServe(f"port {port} on {host} is taken; {hint}") from None
         raise CannotServe(f"cannot listen on {host} port {port}: {error.strerror}") from None
     return listener
-
-
-def configure_logging(level: str) -> None:
-    """One plain line an entry on stderr."""
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
-    if level != "debug":
-        for name in QUIET_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _uvicorn_config(app: FastAPI, options: Options) -> uvicorn.Config:

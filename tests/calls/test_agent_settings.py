@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from tests.calls.bot import Bot, spoken
 from tests.calls.caller import Caller, dial
 from tests.calls.server import free_port
+from tests.media.webrtc import until
 from tests.realtime.agents import mcp_server
 from tests.realtime.agents.test_http_tools import Api
 
-SECRET, PORT = "a-secret-of-the-tests", free_port()
+SECRET, PORT, HOOKS = "a-secret/of the tests", free_port(), free_port()
 CONFIG = f"""
+[webhooks]
+url = "http://127.0.0.1:{HOOKS}"
+secret = "env:HOOKS_SECRET"
+
 [agents.tables]
 instructions = "You book tables for {{{{who}}}}."
+recording = true
 variables = {{ who = "Ada" }}
 
 [[agents.tables.http_tools]]
@@ -40,14 +48,15 @@ recording = true
 call_tools = ["hang_up", "pause_recording", "resume_recording"]
 transfer_to = {{ sales = "+15550009999" }}
 """
+HOOKS_SECRET = "whsec_" + base64.b64encode(b"a key of the webhooks' own..").decode()
 SESSIONS = "/v1/ai/realtime/sessions"
 
 
 @pytest.fixture(scope="module")
 def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
     folder = tmp_path_factory.mktemp("settings")
-    environ = {"TABLES_KEY": SECRET, "MCP_NOTES": str(folder / "notes")}
-    with Bot(folder, config=CONFIG, environ=environ) as running:
+    environ = {"TABLES_KEY": SECRET, "MCP_NOTES": str(folder / "notes"), "HOOKS_SECRET": HOOKS_SECRET}
+    with Bot(folder, "--log-level", "debug", config=CONFIG, environ=environ) as running:
         yield running
 
 
@@ -58,11 +67,21 @@ async def bookings() -> AsyncIterator[Api]:
         yield served
 
 
-async def test_tools_of_the_settings_run_once_and_never_tell_their_secrets(bot: Bot, bookings: Api) -> None:
+@pytest.fixture
+async def webhooks() -> AsyncIterator[Api]:
+    served = Api()
+    async with await asyncio.start_server(served.serve, "127.0.0.1", HOOKS):
+        yield served
+
+
+async def test_tools_of_the_settings_run_once_and_never_tell_their_secrets(
+    bot: Bot, bookings: Api, webhooks: Api
+) -> None:
     async with dial(bot, agent="tables") as caller:
         session = caller.session_id
         assert caller.events[0]["session"]["instructions"] == "You book tables for Ada."
         bookings.answer = f"Booking 12 is cancelled by {SECRET}.".encode()
+        bookings.headers = f"x-echo: {SECRET}\r\n"
         caller.ask("Cancel booking number 12")
         assert "Booking 12 is cancelled by [secret]." in await spoken(caller)
         bookings.status, bookings.answer = "403 Forbidden", f"not {SECRET}".encode()
@@ -72,15 +91,22 @@ async def test_tools_of_the_settings_run_once_and_never_tell_their_secrets(bot: 
         assert "On friday there is a table for 4." in await spoken(caller)
         caller.ask("leak it")
         assert "[secret]" in await spoken(caller)
-        assert SECRET not in json.dumps(caller.events)
+        assert told(caller.events) == []
+        shown = [await bot.get(f"{SESSIONS}{of}") for of in ("", f"/{session}", f"/{session}/recording")]
     assert [(path, headers["authorization"]) for path, headers, _ in bookings.requests] == [
         (f"DELETE /bookings/{number}?who=Ada", SECRET) for number in (12, 13)
     ]
     assert (bot.folder / "notes").read_text() == "friday 4\n"
-    assert SECRET not in bot.log()
-    status = json.dumps(await bot.get("/v1/ai/status"))
-    assert SECRET not in status
-    assert SECRET not in json.dumps(await bot.get(f"{SESSIONS}/{session}/transcript"))
+    await until(lambda: any(b"call.ended" in body for _, _, body in webhooks.requests), "the end was told", 15)
+    shown += [body.decode() for _, _, body in webhooks.requests]
+    paths = "/v1/ai/status", f"{SESSIONS}/{session}/transcript", f"{SESSIONS}/{session}/recording"
+    shown += [await bot.get(path) for path in paths]
+    shown += [(await bot.request("GET", path))[2].decode() for path in ("/metrics", "/openapi.json")]
+    assert told(shown) == []
+    log = bot.log()
+    assert "DEBUG httpcore2" in log
+    assert "[secret]" in log
+    assert told(log) == []
 
 
 async def test_a_model_pauses_the_recording_without_any_python(bot: Bot) -> None:
@@ -95,6 +121,19 @@ async def test_a_model_pauses_the_recording_without_any_python(bot: Bot) -> None
         caller.ask("Hang up")
         await bot.until_calls(0, 10)
     assert await bot.ended("agent_hangup") == 1
+
+
+def told(what: object) -> list[str]:
+    """Writings of the secrets that are in it."""
+    text = what if isinstance(what, str) else json.dumps(what, ensure_ascii=False)
+    secrets = (
+        SECRET,
+        quote(SECRET, safe=""),
+        quote_plus(SECRET),
+        base64.b64encode(SECRET.encode()).decode(),
+        HOOKS_SECRET,
+    )
+    return [secret for secret in secrets if secret in text]
 
 
 async def written(caller: Caller, asked: str) -> str:
