@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -24,6 +25,9 @@ class ToolError(Exception):
 
 AT_ONCE = 64
 """What the code of one call may ask for and has not been looked at yet: more is a loop that floods."""
+
+RUNNING: ContextVar[str | None] = ContextVar("RUNNING", default=None)
+"""The call id of the tool whose code this is."""
 
 MAX_SAID = 4000
 """Characters that are said at once: five minutes."""
@@ -60,7 +64,8 @@ class Host(Protocol):
 
     def hang_up(self, *, at_once: bool) -> None: ...
 
-    def hand_over(self, agent: AnyAgent | str, summary: str | None) -> None: ...
+    def hand_over(self, agent: AnyAgent | str, summary: str | None, tool: str | None) -> None:
+        """`tool`: the call id of the tool that does."""
 
     async def transfer(self, target: str, *, at_once: bool) -> None: ...
 
@@ -158,7 +163,8 @@ class Call:
         if not isinstance(agent, AnyAgent | str):
             raise TypeError("a call is handed over to an Agent, or to the name of one")
         told = None if summary is None else _text(summary, MAX_INSTRUCTIONS)
-        self._do(lambda host: host.hand_over(agent, told))
+        tool = RUNNING.get()
+        self._do(lambda host: host.hand_over(agent, told, tool))
 
     async def transfer(self, target: str, *, at_once: bool = False) -> None:
         """Pass a telephone call on to a number or SIP address, when what is being said has been heard, or `at_once`.

@@ -226,7 +226,7 @@ class AgentCall:
         if self._session is None:
             return
         if result.hand_over is not None:
-            self._become(result.hand_over, None)
+            self._become(result.hand_over, None, call_id)
         self._session.tell(ToolReturned(call_id, result.text))
 
     @property
@@ -322,10 +322,10 @@ class AgentCall:
             log.warning("%s transfer failed: %s", self._log_ids, error)
             raise CannotTransfer(str(error)) from None
 
-    def hand_over(self, agent: AnyAgent | str, summary: str | None) -> None:
-        self._become(agent, summary)
+    def hand_over(self, agent: AnyAgent | str, summary: str | None, tool: str | None) -> None:
+        self._become(agent, summary, tool)
 
-    def _become(self, agent: AnyAgent | str, summary: str | None) -> None:
+    def _become(self, agent: AnyAgent | str, summary: str | None, tool: str | None) -> None:
         """The rest of the call is another agent's; tools that this one still runs come to their end."""
         session = self._session
         if session is None or session.agent is not self:
@@ -349,7 +349,7 @@ class AgentCall:
         voice = behaviour.settings.voice or session.config.voice
         note = None if summary is None else f"The call so far: {summary}"
         log.info("%s handed over from %s to %s", self._log_ids, self.name, heir.name)
-        event = HandOver(heir.name, heir.instructions, voice, heir.tools, note, heir.greeting)
+        event = HandOver(heir.name, heir.instructions, voice, heir.tools, note, heir.greeting, tool)
         session.hand_over(heir, engines, event)
 
     def said(self) -> list[Said]:

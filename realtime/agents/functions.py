@@ -17,7 +17,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from realtime.adapters.base import Tool, ToolCall
 from realtime.agents.blame import of_function
-from realtime.agents.call import AnyAgent, Call, ToolError
+from realtime.agents.call import RUNNING, AnyAgent, Call, ToolError
 from realtime.agents.tools import MAX_RESULT, MAX_TIMEOUT_S, TIMEOUT_S, ToolResult, bounded, words_of
 from realtime.live.agent import ServerTool
 
@@ -76,13 +76,14 @@ class FunctionTool:
         self.spec = ServerTool(Tool(chosen, description or text, schema), on_cut, later, filler, farewell)
 
     async def run(self, asked: ToolCall, call: Call) -> ToolResult:
-        result: ToolResult = await call.user.run(self._run(asked.arguments, call), self.timeout)
+        result: ToolResult = await call.user.run(self._run(asked, call), self.timeout)
         return result
 
-    async def _run(self, arguments: str, call: Call) -> ToolResult:
+    async def _run(self, asked: ToolCall, call: Call) -> ToolResult:
         """On the developer's loop."""
+        RUNNING.set(asked.id)
         try:
-            given = self._arguments.model_validate_json(arguments or "{}")
+            given = self._arguments.model_validate_json(asked.arguments or "{}")
         except ValidationError as error:
             raise ToolError(words_of(error.errors(include_url=False, include_input=False))) from None
         values = {str(field.alias): getattr(given, name) for name, field in type(given).model_fields.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import inspect
 import logging
@@ -122,7 +123,8 @@ class Threads:
         await self._places.acquire()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        work = functools.partial(self._work, loop, future, functools.partial(function, *given, **named))
+        called = functools.partial(contextvars.copy_context().run, function, *given, **named)
+        work = functools.partial(self._work, loop, future, called)
         thread = threading.Thread(target=work, name="agents: " + of_function(function), daemon=True)
         thread.start()
         try:

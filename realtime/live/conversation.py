@@ -326,7 +326,7 @@ class Conversation:
 
     def _hand_over(self, event: HandOver) -> list[Effect]:
         self.config.hand_over(event.agent, event.instructions, event.voice, event.tools)
-        self._tools.hand_over(greeted=event.greeting is not None)
+        self._tools.hand_over(greeted=event.greeting is not None, by=event.by)
         effects: list[Effect] = [Send(wire.SessionUpdated(session=self.config.to_wire()))]
         if event.note is not None:
             part = Part("input_text", event.note)

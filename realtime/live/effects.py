@@ -122,7 +122,8 @@ class HandOver:
     """Another agent answers from here on.
 
     `note`: what it is told of the call so far, instead of every word of it. It begins with `greeting`, which is
-    then all that is said until the caller answers, and without one by answering.
+    then all that is said until the caller answers, and without one by answering. `by`: the call id of the tool that
+    hands over, about whose result nothing more is said then.
     """
 
     agent: str
@@ -131,6 +132,7 @@ class HandOver:
     tools: tuple[ServerTool, ...]
     note: str | None = None
     greeting: str | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class _Running:
     spec: ServerTool
     round: _Round
     deferred: bool = False
+    settled: bool = False
+    """It has handed the call over: what it returns late needs no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +145,17 @@ class ToolCalls:
         if running.deferred:
             text = f"[{running.name} (call {event.call_id}) has finished: {output}]"
             item = Item("message", role="system", parts=[Part("input_text", text)])
-            told = running.round.farewell and not running.spec.later
+            told = running.settled or (running.round.farewell and not running.spec.later)
             return self._add(item), None if told else Owed()
         return self._output(event.call_id, running.round, output), self._complete(running.round)
 
-    def hand_over(self, *, greeted: bool) -> None:
+    def hand_over(self, *, greeted: bool, by: str | None) -> None:
         """Another agent answers: what the old one was asked for in particular is past.
 
-        `greeted`: that one's greeting is the last word on what the caller waits for.
+        `greeted`: that one's greeting is the last word on what the caller waits for. `by`: the tool that did it.
         """
+        if by in self._running:
+            self._running[by].settled = True
         for running in self._running.values():
             running.round.config = None
             if greeted and not running.deferred:

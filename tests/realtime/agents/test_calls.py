@@ -106,3 +106,31 @@ def test_a_cough_does_not_withdraw_it() -> None:
         assert call.hears().endswith("do call again.")
         call.waits(2)
         assert call.ended == "agent_hangup"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+@pytest.mark.parametrize("greeting", ["Sales here!", None])
+@pytest.mark.parametrize("how", ["returned", "called", "called in a thread"])
+def test_a_tool_that_answers_later_and_hands_over_is_answered_once(
+    greeting: str | None, how: str, seconds: float
+) -> None:
+    reception, sales = Agent("Ask."), Agent("Sell.", name="sales", greeting=greeting)
+
+    async def later(call: Call) -> Agent | str:
+        await asyncio.sleep(seconds)
+        if how == "returned":
+            return sales
+        call.hand_over(sales)
+        return "Connected."
+
+    async def threaded(call: Call) -> str:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(call.hand_over, sales)
+        return "Connected."
+
+    reception.tool(threaded if how.endswith("thread") else later, later=True, name="connect")
+    with SimulatedCall([reception, sales], model=[calls("connect"), "I see.", "Here I am.", "Too much."]) as call:
+        call.says("I want a boat.")
+        call.waits(20)
+        said = [line["text"].strip() for line in call.transcript if line["role"] == "assistant"]
+    assert said == ["I see.", greeting or "Here I am."]
