@@ -1,4 +1,4 @@
-"""One server a module: real calls over loopback."""
+"""Real calls over loopback. The two servers here serve every module that wants no settings of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ WEATHER = AUDIO / "synth_flite_rms_weather_london.wav"
 HOW_ARE_YOU = AUDIO / "synth_flite_slt_how_are_you.wav"
 
 LOG_LINES = 60
+
+UNGUARDED = """
+[agents.unguarded]
+echo_guard = false
+"""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -35,14 +40,14 @@ def stock_on_loopback() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With the embedded engines."""
-    with Server(tmp_path_factory.mktemp("server")) as running:
+    with Server(tmp_path_factory.mktemp("server"), config=UNGUARDED) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def instant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With engines that answer at once: five seconds of tone."""
     with Server(tmp_path_factory.mktemp("instant"), "--engines", "instant") as running:

@@ -50,6 +50,8 @@ transfer_to = {{ sales = "+15550009999" }}
 """
 HOOKS_SECRET = "whsec_" + base64.b64encode(b"a key of the webhooks' own..").decode()
 SESSIONS = "/v1/ai/realtime/sessions"
+WRITE = {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"]}}
+"""What is only read need not be spoken to its end."""
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +87,10 @@ async def test_tools_of_the_settings_run_once_and_never_tell_their_secrets(
         caller.ask("Cancel booking number 12")
         assert "Booking 12 is cancelled by [secret]." in await spoken(caller)
         bookings.status, bookings.answer = "403 Forbidden", f"not {SECRET}".encode()
-        caller.ask("Cancel booking number 13")
-        assert "[secret]" in await spoken(caller)
-        caller.ask("free tables on friday for 4 people")
-        assert "On friday there is a table for 4." in await spoken(caller)
-        caller.ask("leak it")
-        assert "[secret]" in await spoken(caller)
+        caller.send(WRITE)
+        assert "[secret]" in await written(caller, "Cancel booking number 13")
+        assert "On friday there is a table for 4." in await written(caller, "free tables on friday for 4 people")
+        assert "[secret]" in await written(caller, "leak it")
         assert told(caller.events) == []
         shown = [await bot.get(f"{SESSIONS}{of}") for of in ("", f"/{session}", f"/{session}/recording")]
     assert [(path, headers["authorization"]) for path, headers, _ in bookings.requests] == [
@@ -112,7 +112,7 @@ async def test_tools_of_the_settings_run_once_and_never_tell_their_secrets(
 async def test_a_model_pauses_the_recording_without_any_python(bot: Bot) -> None:
     async with dial(bot, agent="teller") as caller:
         path = f"{SESSIONS}/{caller.session_id}/recording"
-        caller.send({"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"]}})
+        caller.send(WRITE)
         assert "is not recorded" in await written(caller, "Pause recording")
         assert (await bot.get(path))["status"] == "paused"
         assert "Recorded again." in await written(caller, "Resume recording")

@@ -25,6 +25,7 @@ HEARD = "conversation.item.input_audio_transcription.completed"
 CONFIG = """
 [limits]
 calls = 2
+audio_ahead_seconds = 2
 
 [agents.greeter]
 greeting = "Good morning, this is the front desk."
@@ -50,7 +51,7 @@ PathFinder.find_spec = find_others
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Takes two calls, and has three agents."""
+    """Takes two calls and two seconds of sound ahead, and has three agents."""
     with Server(tmp_path_factory.mktemp("small"), "--engines", "instant", config=CONFIG) as running:
         yield running
 
@@ -215,14 +216,13 @@ async def test_a_server_that_stops_tells_its_sockets_and_their_sidebands_to_come
     assert (call.connection.close_code, sideband.connection.close_code) == (1012, 1012)
 
 
-async def test_how_far_audio_may_be_ahead_is_the_operators_choice(tmp_path: Path):
-    with Server(tmp_path, "--engines", "instant", config="[limits]\naudio_ahead_seconds = 2") as server:
-        async with open_socket(server) as socket:
-            await socket.receive()
-            second = base64.b64encode(bytes(48_000)).decode()
-            for number in range(6):
-                await socket.send(type="input_audio_buffer.append", audio=second, event_id=f"ev_{number}")
-            error = (await socket.until("error"))["error"]
-            assert error["code"] == "audio_too_far_ahead"
-            assert error["event_id"] in ("ev_3", "ev_4", "ev_5")
-            assert "2 s" in error["message"]
+async def test_how_far_audio_may_be_ahead_is_the_operators_choice(small: Server):
+    async with open_socket(small) as socket:
+        await socket.receive()
+        second = base64.b64encode(bytes(48_000)).decode()
+        for number in range(6):
+            await socket.send(type="input_audio_buffer.append", audio=second, event_id=f"ev_{number}")
+        error = (await socket.until("error"))["error"]
+        assert error["code"] == "audio_too_far_ahead"
+        assert error["event_id"] in ("ev_3", "ev_4", "ev_5")
+        assert "2 s" in error["message"]

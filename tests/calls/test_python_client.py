@@ -58,7 +58,7 @@ async def test_talking_over_a_long_story_cuts_it_and_history_keeps_what_was_hear
     async with call_to(server, transport) as call:
         await call.say("Please tell me a very long story.")
         await call.wait_for("output_audio_buffer.started")
-        await asyncio.sleep(3)
+        await asyncio.sleep(1.5)
         speaking = asyncio.create_task(speak(call, HOW_ARE_YOU))
         started = await call.wait_for("input_audio_buffer.speech_started")
         cleared = await call.wait_for("output_audio_buffer.cleared")
@@ -74,9 +74,9 @@ async def test_talking_over_a_long_story_cuts_it_and_history_keeps_what_was_hear
         session = call.session_id
         transcript = (await server.get(f"/v1/ai/realtime/sessions/{session}/transcript"))["transcript"]
     story = item["content"][0]["transcript"]
-    assert 2500 <= truncated["audio_end_ms"] <= 5500
+    assert 1000 <= truncated["audio_end_ms"] <= 4000
     # Between one and five words a second were heard of a story of well over a hundred words.
-    assert 3 <= len(story.split()) <= 28
+    assert 1 <= len(story.split()) <= 20
     assert transcript[1]["text"] == story
     assert [entry["role"] for entry in transcript] == ["user", "assistant", "user", "assistant"]
 

@@ -154,7 +154,8 @@ async def a_call_that_plays_a_second(server: Server) -> str:
 
 async def a_cut_phone_call(server: Server) -> str:
     question = phone.saying(HOW_ARE_YOU)
-    report = await phone.ring(server, question, WaitFor("audio"), Wait(1.0), question, WaitFor("clear"), Wait(0.2))
+    steps = (question, WaitFor("audio"), Wait(1.0), question, WaitFor("clear"))
+    report = await phone.ring(server, *steps, max_drain_s=0.2)
     assert report.result.violations == []
     [session] = re.findall(r"call started \S+ session=(\S+) \S+ \S+ \S+ subject=\S*twilio", server.log())
     return str(session)
