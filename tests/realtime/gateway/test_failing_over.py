@@ -151,14 +151,15 @@ def test_transcription_fails_over(vendors: Vendors) -> None:
 def test_under_chaos_only_what_no_try_could_have_answered_fails(vendors: Vendors) -> None:
     """30 % of the first vendor's answers are 429, 20 % of the second's are broken connections.
 
-    All four tries of a request fail in 0.36 % of cases, so more than 99 % succeed.
+    All four tries of a request fail in 0.36 % of cases; here in one of a hundred.
     """
-    chance = random.Random(8)
-    plans = [(chance.random() < 0.3, chance.random() < 0.2) for _ in range(600)]
+    chance = random.Random(2)
+    plans = [(chance.random() < 0.3, chance.random() < 0.2) for _ in range(200)]
     for busy, broken in plans:
         vendors.first.plan(VENDOR_CHAT, Plan(status=429) if busy else Plan())
         vendors.second.plan(VENDOR_CHAT, Plan(reset=True) if broken else Plan())
     first, second = (iter(column) for column in zip(*plans, strict=True))
-    hopeless = sum(all(next(vendor) for vendor in (first, second, first, second)) for _ in range(300))
-    answers = [vendors.server.post(CHAT, messages="Hello").status_code for _ in range(300)]
-    assert answers.count(200) == 300 - hopeless >= 297
+    hopeless = sum(all(next(vendor) for vendor in (first, second, first, second)) for _ in range(100))
+    answers = [vendors.server.post(CHAT, messages="Hello").status_code for _ in range(100)]
+    assert answers.count(200) == 100 - hopeless
+    assert hopeless == 1
