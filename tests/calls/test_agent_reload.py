@@ -15,7 +15,7 @@ import pytest
 import websockets
 from websockets.asyncio import client as connection
 
-from tests.calls import carriers
+from tests.calls import carriers, dialects
 from tests.calls.bot import SPOKEN, Bot, spoken
 from tests.calls.caller import dial
 from tests.calls.conftest import HOW_ARE_YOU
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bot(folder: Path) -> Iterator[Bot]:
-    environ = {"ASTERISK_PASSWORD": carriers.Asterisk.secret}
+    environ = {"ASTERISK_PASSWORD": dialects.Asterisk.secret}
     with Bot(folder / "server", str(folder / "bot.py"), "--reload", config=CONFIG, environ=environ) as running:
         yield running
 
@@ -103,7 +103,7 @@ async def heard(bot: Bot, number: str, words: str) -> None:
 async def phoned(bot: Bot, name: str) -> AsyncIterator[tuple[carriers.Phone, str]]:
     """A call on the telephone, and its number."""
     before = {call["call_id"] for call in await bot.sessions()}
-    async with carriers.ring(bot, carriers.Asterisk(), name) as phone:
+    async with carriers.ring(bot, dialects.Asterisk(), name) as phone:
         await bot.until_calls(len(before) + 1)
         [number] = {call["call_id"] for call in await bot.sessions()} - before
         yield phone, number

@@ -13,7 +13,7 @@ import pytest
 import websockets
 
 from tests.calls import carriers
-from tests.calls.carriers import Answer, Dialect
+from tests.calls.dialects import Answer, Dialect
 from tests.calls.neighbour import Neighbour
 from tests.calls.server import Server
 from tests.calls.test_carriers import AUDIOSOCKET, CONFIG, DIALECTS, ENVIRON, listener

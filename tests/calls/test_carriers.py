@@ -18,9 +18,10 @@ import orjson
 import pytest
 import websockets
 
-from tests.calls import carriers
-from tests.calls.carriers import Asterisk, AudioSocket, Dialect, Phone, Telnyx, Vonage
+from tests.calls import carriers, dialects
+from tests.calls.carriers import Phone
 from tests.calls.conftest import HOW_ARE_YOU
+from tests.calls.dialects import Asterisk, AudioSocket, Dialect, Telnyx, Vonage
 from tests.calls.server import API_KEY, Server, free_port
 from tests.media.webrtc import loudest_hz
 
@@ -198,8 +199,8 @@ async def test_the_session_knows_who_called_whom_and_hears_keys(line: Server, na
     async with carriers.ring(line, DIALECTS[name], f"key-{name}") as phone:
         await line.until_calls(1)
         [call] = await line.sessions()
-        assert call["caller"]["number"].removeprefix("+") == carriers.CALLER.removeprefix("+")
-        assert call["caller"]["dialled"].removeprefix("+") == carriers.DIALLED.removeprefix("+")
+        assert call["caller"]["number"].removeprefix("+") == dialects.CALLER.removeprefix("+")
+        assert call["caller"]["dialled"].removeprefix("+") == dialects.DIALLED.removeprefix("+")
         assert call["agent"] == ("sales" if name == "telnyx" else "default")
         async with websockets.connect(
             f"{line.url.replace('http', 'ws')}/v1/realtime?call_id={call['call_id']}",
@@ -227,5 +228,5 @@ async def test_a_refused_socket_is_logged_without_its_number(line: Server) -> No
 
 
 def test_no_number_is_in_the_log(calls: Calls, line: Server) -> None:
-    assert carriers.CALLER.removeprefix("+") not in line.log()
-    assert carriers.DIALLED.removeprefix("+") not in line.log()
+    assert dialects.CALLER.removeprefix("+") not in line.log()
+    assert dialects.DIALLED.removeprefix("+") not in line.log()

@@ -22,8 +22,8 @@ from signaling.telephony.carrier import Incoming, Secrets, WebRequest
 from signaling.telephony.twilio import Twilio
 from signaling.telephony.vonage import Vonage as VonageCarrier
 from tests.calls import carriers, phone
-from tests.calls.carriers import Telnyx, Vonage
 from tests.calls.conftest import HOW_ARE_YOU
+from tests.calls.dialects import Telnyx, Vonage
 from tests.calls.server import Server
 from tests.interop.conftest import DRIVERS
 from tests.media.webrtc import loudest_hz

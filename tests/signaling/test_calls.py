@@ -1,119 +1,19 @@
-"""Calls over HTTP, against a fake register and fake peers, with the real tokens and the real error pages."""
+"""Calls over HTTP: opened, by whom, once, reached and hung up. The peers are fakes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
-from fastapi import FastAPI
 
-from media.network import NetworkError
-from realtime import problems
-from realtime.store.memory import MemoryStore
-from signaling.bodies import MAX_SESSION_BYTES
 from signaling.caller import OVER_WEBRTC, Caller
-from signaling.calls import CallRoutes, calls_routes, merge
-from signaling.sdp import MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES
+from signaling.calls import merge
+from signaling.sdp import MAX_FRAGMENT_BYTES
 from tests.signaling import offers
-from tests.signaling.fakes import FakeCalls, FakePeer, negotiation_error
-from token_service.api_keys import ApiKeys
-from token_service.auth import Authenticator
-from token_service.errors import InvalidRequest
-from token_service.keys import SigningKeys
-from token_service.minting import load_session, save_session
-from token_service.tokens import Claims, Tokens
-from token_service.used_tokens import UsedTokens
-
-CALLS = "/v1/ai/realtime/calls"
-SDP = {"content-type": "application/sdp"}
-FRAGMENT = {"content-type": "application/trickle-ice-sdpfrag"}
-ORIGIN = "https://app.example"
-ICE = [
-    {"urls": ["stun:turn.example:3478"]},
-    {"urls": ["turn:turn.example:3478?transport=udp"], "username": 'u"1', "credential": "p\\w"},
-]
-
-
-@dataclass
-class Server:
-    """Everything a test wants to look at or turn."""
-
-    client: httpx2.AsyncClient
-    app: FastAPI
-    calls: FakeCalls
-    keys: ApiKeys
-    tokens: Tokens
-    used: UsedTokens
-    store: MemoryStore
-    clock: list[float]
-    peers: list[FakePeer] = field(default_factory=list)
-    next_peer: dict[str, Any] = field(default_factory=dict)
-    has_peer: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def new_peer(self) -> FakePeer:
-        self.has_peer.set()
-        self.peers.append(FakePeer(**self.next_peer))
-        return self.peers[-1]
-
-    def token(self, **claims: Any) -> tuple[dict[str, str], Claims]:
-        """An Authorization header and what its token says."""
-        token, said = self.tokens.mint(**{"subject": "key1", "agent": "default", "ttl_seconds": 60, **claims})
-        return {"authorization": f"Bearer {token}"}, said
-
-    async def key(self, *scopes: str, **options: Any) -> dict[str, str]:
-        plaintext, _ = await self.keys.create("test", scopes, **options)
-        return {"authorization": f"Bearer {plaintext}"}
-
-    async def post(self, auth: dict[str, str], body: Any = None, path: str = CALLS, **headers: str) -> httpx2.Response:
-        content = offers.chrome() if body is None else body
-        return await self.client.post(path, content=content, headers={**SDP, **auth, **headers})
-
-    def left_nothing(self) -> bool:
-        return not self.calls.calls and self.calls.reserved == 0 and all(peer.closed for peer in self.peers)
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    clock = [1_900_000_000.0]
-    store = MemoryStore(clock=lambda: clock[0])
-    keys, calls = ApiKeys(store), FakeCalls()
-    tokens = Tokens(SigningKeys.load_or_create(tmp_path), "issuer", "audience", clock=lambda: clock[0])
-    used = UsedTokens(store, clock=lambda: clock[0])
-    app = FastAPI()
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://server") as client:
-        server = Server(client, app, calls, keys, tokens, used, store, clock)
-        handlers = CallRoutes(
-            calls=calls,
-            callers=Authenticator(tokens, keys, used),
-            used_tokens=used,
-            new_peer=lambda: server.new_peer(),
-            load_session=lambda session_id: load_session(store, session_id),
-            ice_servers=lambda claims: ICE,
-            known_model=lambda name: "small" if name == "small" else None,
-        )
-        app.include_router(calls_routes(handlers))
-        app.include_router(calls_routes(handlers, prefix="/v1/realtime"))
-        problems.install(app)
-        yield server
-
-
-def said(response: httpx2.Response) -> dict[str, Any]:
-    """The `error` of an answer, whose form is checked on the way."""
-    assert response.headers["content-type"].startswith("application/problem+json")
-    body = response.json()
-    assert body["status"] == response.status_code
-    assert body["error"]["request_id"] == response.headers["x-request-id"]
-    return dict(body["error"])
-
-
-# -- a call ------------------------------------------------------------------------------------------
+from tests.signaling.fakes import negotiation_error
+from tests.signaling.routes import CALLS, CHROME, FRAGMENT, ORIGIN, SDP, Server, said
+from token_service.minting import save_session
 
 
 async def test_an_offer_opens_a_call(server: Server) -> None:
@@ -229,9 +129,6 @@ async def test_a_reusable_token_opens_a_call_for_every_new_offer(server: Server)
     assert len(server.calls.calls) == 1
 
 
-# -- who may ----------------------------------------------------------------------------------------------
-
-
 class Untouchable:
     """A body that must not be read."""
 
@@ -300,9 +197,6 @@ async def test_a_page_can_read_why_it_was_refused(server: Server) -> None:
     assert "X-Request-Id" in response.headers["access-control-expose-headers"]
 
 
-# -- single use ---------------------------------------------------------------------------------------------
-
-
 async def test_the_same_offer_again_gets_the_same_answer_and_another_offer_nothing(server: Server) -> None:
     auth, _ = server.token()
     first, again = await server.post(auth), await server.post(auth)
@@ -360,233 +254,6 @@ async def test_a_post_that_waited_for_one_that_failed_takes_its_turn(server: Ser
     answers = await asyncio.gather(first, second)
     assert [answer.status_code for answer in answers] == [422, 201]
     assert len(server.calls.calls) == 1
-
-
-# -- what goes wrong ------------------------------------------------------------------------------------------
-
-CHROME = offers.chrome()
-WITHOUT_CODECS = re.sub(r"(opus/48000/2|PCM[UA]/8000)", "speex/16000", CHROME)
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        ("hello", 400, "not_sdp"),
-        (CHROME + "a=x:" + "y" * MAX_OFFER_BYTES, 413, "too_large"),
-        (offers.offer(offers.audio("0"), offers.audio("1"), offers.data("2")), 422, "several_audio"),
-        (WITHOUT_CODECS, 422, "no_common_codec"),
-        (CHROME.replace("a=rtcp-mux\r\n", ""), 422, "rtcp_mux_required"),
-    ],
-)
-async def test_a_bad_offer_says_what_is_wrong_and_leaves_the_token_alone(
-    server: Server, body: str, status: int, code: str
-) -> None:
-    auth, _ = server.token()
-    response = await server.post(auth, body)
-    error = said(response)
-    assert (response.status_code, error["code"], error["param"]) == (status, code, "sdp")
-    assert not server.peers
-    assert (await server.post(auth)).status_code == 201
-
-
-async def test_useless_candidates_never_refuse_a_call(server: Server) -> None:
-    auth, _ = server.token()
-    bad = "".join(
-        f"a=candidate:{i} 1 {proto} 100 {address} 4000 typ host\n"
-        for i, (proto, address) in enumerate(
-            [("udp", "169.254.169.254"), ("tcp", "10.0.0.1"), ("udp", "x.local"), ("udp", "224.0.0.1")] * 10
-        )
-    )
-    assert (await server.post(auth, offers.offer(offers.audio(candidates=bad), offers.data()))).status_code == 201
-    assert server.peers[0].offer is not None
-    assert "a=candidate" not in server.peers[0].offer
-
-
-async def test_a_body_that_never_says_its_size_is_cut_off_at_the_limit(server: Server) -> None:
-    sent = 0
-
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal sent
-        while sent < 100 * MAX_OFFER_BYTES:
-            sent += 8192
-            yield b"a=x\r\n" + b"y" * 8187
-
-    auth, _ = server.token()
-    response = await server.client.post(CALLS, content=endless(), headers={**SDP, **auth})
-    assert response.status_code == 413
-    assert sent < 3 * MAX_OFFER_BYTES
-
-
-@pytest.mark.parametrize("kind", ["", "application/json", "text/plain", "application/x-www-form-urlencoded"])
-async def test_another_content_type_is_told_which_one_it_must_be(server: Server, kind: str) -> None:
-    auth, _ = server.token()
-    response = await server.client.post(CALLS, content=CHROME, headers={**auth, "content-type": kind})
-    assert response.status_code == 415
-    assert "application/sdp" in said(response)["message"]
-    assert response.headers["accept-post"] == "application/sdp"
-
-
-@pytest.mark.parametrize(
-    ("form", "status", "code"),
-    [
-        ({"session": (None, "{}")}, 400, "missing_part"),
-        ({"sdp": (None, "hello")}, 400, "not_sdp"),
-        ({"sdp": (None, CHROME), "session": (None, "{")}, 422, "invalid_json"),
-        ({"sdp": (None, CHROME), "session": (None, "[]")}, 422, "invalid_value"),
-        ({"sdp": (None, CHROME), "session": (None, "[" * 5000)}, 422, "invalid_json"),
-        ({"sdp": (None, CHROME), "session": (None, "x" * (MAX_SESSION_BYTES + 1))}, 413, "too_large"),
-        ({"sdp": (None, CHROME), "caller": (None, "[]")}, 422, "invalid_value"),
-        ({"sdp": (None, CHROME), "caller": (None, '{"name": "x"}')}, 422, "invalid_value"),
-        ({"sdp": (None, CHROME), "caller": (None, '{"number": 1}')}, 422, "invalid_value"),
-        ({"sdp": (None, CHROME), "caller": (None, '{"number": "a\\nb"}')}, 422, "invalid_value"),
-        ({"sdp": (None, CHROME), "caller": (None, '{"parameters": []}')}, 422, "invalid_value"),
-        ({"sdp": (None, CHROME), "caller": (None, '{"parameters": {"a": {}}}')}, 422, "invalid_value"),
-        ({"sdp": (None, "v=0" + "x" * MAX_OFFER_BYTES)}, 413, "too_large"),
-        ({"sdp": (None, CHROME), "more": (None, "x" * 140_000)}, 413, "too_large"),
-        ({f"part{i}": (None, "x") for i in range(20)}, 400, "malformed_form"),
-        ({f"part{i}": ("name", "x") for i in range(20)}, 400, "malformed_form"),
-    ],
-)
-async def test_a_bad_form_says_what_is_wrong(server: Server, form: Any, status: int, code: str) -> None:
-    auth, _ = server.token()
-    response = await server.client.post(CALLS, files=form, headers=auth)
-    assert (response.status_code, said(response)["code"]) == (status, code)
-    assert not server.peers
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        ("multipart/form-data", b"x"),
-        ("multipart/form-data; boundary=a", b"no boundary at all"),
-        ("multipart/form-data; boundary=a", b"--a\r\n\r\nno name\r\n--a--\r\n"),
-        ("multipart/form-data; boundary=a", b"--a\r\nContent-Disposition: form-data; name=sdp\r\n\r\ncut"),
-        ("multipart/form-data; boundary=" + "a" * 300, b"x"),
-    ],
-)
-async def test_garbage_in_the_shape_of_a_form_is_the_callers_fault(server: Server, kind: str, body: bytes) -> None:
-    auth, _ = server.token()
-    response = await server.client.post(CALLS, content=body, headers={**auth, "content-type": kind})
-    assert response.status_code == 400
-    assert said(response)["code"] in ("malformed_form", "missing_part")
-
-
-async def test_a_full_server_says_when_to_come_back_and_keeps_the_token_fresh(server: Server) -> None:
-    server.calls.limit = 0
-    auth, _ = server.token()
-    response = await server.post(auth)
-    error = said(response)
-    assert (response.status_code, error["code"], error["retryable"]) == (503, "full", True)
-    assert response.headers["retry-after"] == "5"
-    assert not server.peers
-    server.calls.limit = 1
-    assert (await server.post(auth)).status_code == 201
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [
-        (negotiation_error(), 422, "negotiation_failed"),
-        (NetworkError("all UDP ports from 1 to 2 are in use"), 503, "no_network"),
-        (RuntimeError("secret detail"), 500, "internal_error"),
-    ],
-)
-async def test_a_peer_that_cannot_answer_leaves_nothing_behind(
-    server: Server, error: Exception, status: int, code: str
-) -> None:
-    server.next_peer = {"error": error}
-    auth, _ = server.token()
-    response = await server.post(auth)
-    assert (response.status_code, said(response)["code"]) == (status, code)
-    assert "detail" not in response.text.replace('"detail":', "")
-    assert server.left_nothing()
-    server.next_peer = {}
-    assert (await server.post(auth)).status_code == 201
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [(InvalidRequest("session.voice", "No such voice."), 422), (RuntimeError("secret detail"), 500)],
-)
-async def test_a_session_that_cannot_begin_leaves_nothing_behind(server: Server, error: Exception, status: int) -> None:
-    server.calls.error = error
-    auth, _ = server.token()
-    response = await server.post(auth)
-    assert response.status_code == status
-    assert said(response)["param"] == ("session.voice" if status == 422 else None)
-    assert "secret" not in response.text
-    assert server.left_nothing()
-    server.calls.error = None
-    assert (await server.post(auth)).status_code == 201
-
-
-async def test_an_answer_that_cannot_be_kept_ends_the_call(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> None:
-        raise RuntimeError("disk full")
-
-    auth, _ = server.token()
-    with monkeypatch.context() as patch:
-        patch.setattr(server.used, "record", fail)
-        assert (await server.post(auth)).status_code == 500
-    assert server.left_nothing()
-    assert (await server.post(auth)).status_code == 201
-
-
-async def raw_post(server: Server, auth: dict[str, str], *, goes_away: bool) -> list[dict[str, Any]]:
-    """One POST at the ASGI interface, whose client may leave once it has sent its offer."""
-    incoming = [{"type": "http.request", "body": CHROME.encode(), "more_body": False}]
-    outgoing: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        if incoming:
-            return incoming.pop(0)
-        if not goes_away:
-            await asyncio.Event().wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        outgoing.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": CALLS,
-        "raw_path": CALLS.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in {**SDP, **auth}.items()],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2),
-    }
-    await server.app(scope, receive, send)
-    return outgoing
-
-
-async def test_a_caller_that_goes_away_leaves_nothing_behind_and_may_come_back(server: Server) -> None:
-    auth, _ = server.token()
-    assert await raw_post(server, auth, goes_away=True) == []
-    assert server.left_nothing()
-    assert len(server.peers) == 1
-    assert (await raw_post(server, auth, goes_away=False))[0]["status"] == 201
-
-
-async def test_a_request_that_is_cancelled_leaves_nothing_behind(server: Server) -> None:
-    server.next_peer = {"gate": asyncio.Event()}
-    auth, _ = server.token()
-    request = asyncio.create_task(raw_post(server, auth, goes_away=False))
-    await server.has_peer.wait()
-    request.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await request
-    assert server.left_nothing()
-    server.next_peer = {}
-    assert (await server.post(auth)).status_code == 201
-
-
-# -- candidates ----------------------------------------------------------------------------------------------
 
 
 def candidates(*addresses: str) -> str:
@@ -670,9 +337,6 @@ async def test_hanging_up_ends_the_call_once(server: Server) -> None:
     assert server.left_nothing()
     again = await server.client.delete(f"{CALLS}/{claims.session_id}", headers=auth)
     assert (again.status_code, said(again)["code"]) == (404, "call_not_found")
-
-
-# -- OPTIONS ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [CALLS, f"{CALLS}/rtc_x", "/v1/realtime/calls"])

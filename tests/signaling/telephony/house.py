@@ -25,11 +25,11 @@ from signaling.telephony.routes import Line, TelephonyRoutes, telephony_routes
 from signaling.telephony.telnyx import Telnyx
 from signaling.telephony.twilio import Twilio
 from signaling.telephony.vonage import Vonage
-from tests.calls import carriers, phone
+from tests.calls import dialects, phone
 from tests.signaling.fakes import FakeCalls
 
 SECRET = phone.SECRET
-TELNYX, VONAGE = carriers.Telnyx(), carriers.Vonage()
+TELNYX, VONAGE = dialects.Telnyx(), dialects.Vonage()
 PREFIX = routes.PREFIX
 FORM = {"CallSid": "CA1", "From": "+15550001111", "To": "+15552223333", "AccountSid": "AC1"}
 FORM_TYPE = {"content-type": "application/x-www-form-urlencoded"}

@@ -15,7 +15,7 @@ import jwt
 import pytest
 
 from signaling.telephony import routes
-from tests.calls import carriers, phone
+from tests.calls import dialects, phone
 from tests.signaling.telephony.house import (
     FORM,
     FORM_TYPE,
@@ -114,7 +114,7 @@ def sha256(signed: str, form: Headers) -> str:
 # --- the webhooks of the others ----------------------------------------------------------------------
 
 
-def telnyx_headers(body: bytes, at: float | None = None, signer: carriers.Telnyx = TELNYX) -> Headers:
+def telnyx_headers(body: bytes, at: float | None = None, signer: dialects.Telnyx = TELNYX) -> Headers:
     return {**FORM_TYPE, **{name.replace("_", "-"): value for name, value in signer.signed(body, at).items()}}
 
 
@@ -127,7 +127,7 @@ def test_telnyx_signs_the_body_and_the_time() -> None:
         telnyx_headers(body, now - 310),
         telnyx_headers(body, now + 310),
         telnyx_headers(body + b"&x=y"),
-        telnyx_headers(body, signer=carriers.Telnyx()),
+        telnyx_headers(body, signer=dialects.Telnyx()),
         {**good, "telnyx-timestamp": str(int(now) - 1)},
         {**good, "telnyx-timestamp": "1e9"},
         {**good, "telnyx-timestamp": "9" * 400},

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from signaling.telephony.carrier import CarrierError
 from signaling.telephony.leg import CarrierLeg
-from tests.calls import carriers
+from tests.calls import dialects
 from tests.signaling.telephony.house import (
     PREFIX,
     SECRET,
@@ -27,7 +27,7 @@ from tests.signaling.telephony.house import (
 
 def leg_of(house: House, name: str) -> CarrierLeg:
     """The leg of a call that was opened, and closed again by the carrier."""
-    dialect: carriers.Dialect = {"telnyx": TELNYX, "vonage": VONAGE}[name]
+    dialect: dialects.Dialect = {"telnyx": TELNYX, "vonage": VONAGE}[name]
     webhook = dialect.webhook("CALL/1")
     headers = {header.replace("_", "-"): value for header, value in webhook.headers.items()} if webhook else {}
     assert house.answer(name, webhook.body if webhook else b"", headers) == 200
