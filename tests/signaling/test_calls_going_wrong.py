@@ -1,4 +1,4 @@
-"""Calls over HTTP that come to nothing: bad offers, a full server, peers and callers that fail. Nothing is left behind."""
+"""Calls over HTTP that come to nothing: bad offers, a full server, peers and callers that fail. Nothing is left."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Engines behind an OpenAI-compatible address, against a stub vendor on a real socket."""
+"""Chat behind an OpenAI-compatible address, the client, and the contract, against a stub vendor on a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +11,10 @@ from pydantic import SecretStr
 
 from media.audio import RATE_IN
 from realtime.adapters.base import (
-    ChatDelta,
     ChatEnd,
     ChatRequest,
-    EngineError,
     ImagePart,
     Message,
-    SpeechChunk,
     SpeechRequest,
     SttOptions,
     TextDelta,
@@ -34,62 +30,8 @@ from realtime.adapters.openai import MAX_UTTERANCE_S, OpenAIChat, OpenAISpeechTo
 from realtime.adapters.openai_vendor import OpenAIVendor
 from realtime.settings import AgentSettings, Settings, VendorSettings
 from realtime.testing import conformance
+from tests.realtime.adapters.asking import HELLO, KEY, chat, hear, settings, speak, text
 from tests.vendors.openai_stub import CHAT, MODELS, SPEECH, TRANSCRIPTIONS, OpenAIStub, Plan
-
-KEY = "sk-very-secret-0123456789"
-HELLO = ChatRequest([Message("user", "hello")])
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[OpenAIStub]:
-    with OpenAIStub().serve() as stub:
-        yield stub
-
-
-@pytest.fixture
-def stub(server: OpenAIStub) -> OpenAIStub:
-    fresh = OpenAIStub()
-    url = server.base_url
-    vars(server).update(vars(fresh))
-    server.base_url = url
-    return server
-
-
-def settings(stub: OpenAIStub, **values: Any) -> VendorSettings:
-    return VendorSettings(**{"base_url": stub.base_url, "key": SecretStr(KEY), "timeout_seconds": 5, **values})
-
-
-@pytest.fixture
-async def vendor(stub: OpenAIStub) -> AsyncIterator[OpenAIVendor]:
-    vendor = OpenAIVendor("acme", settings(stub))
-    yield vendor
-    for user in [None, *vendor._users]:  # a test that failed, or looked at starting only, has left some
-        await vendor.close(user)
-
-
-async def chat(vendor: OpenAIVendor, request: ChatRequest = HELLO, **options: Any) -> list[ChatDelta]:
-    async with OpenAIChat(vendor, "m", **options).stream(request) as deltas:
-        return [delta async for delta in deltas]
-
-
-def text(deltas: list[ChatDelta]) -> str:
-    return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
-
-
-async def speak(vendor: OpenAIVendor, request: SpeechRequest) -> list[SpeechChunk]:
-    async with OpenAITextToSpeech(vendor, "m").stream(request) as chunks:
-        return [chunk async for chunk in chunks]
-
-
-async def hear(vendor: OpenAIVendor, pcm: np.ndarray, options: SttOptions | None = None) -> list[Transcript]:
-    async with OpenAISpeechToText(vendor, "m").stream(options or SttOptions()) as stream:
-        for at in range(0, len(pcm), 320):
-            stream.push(pcm[at : at + 320])
-        stream.finish()
-        return [transcript async for transcript in stream]
-
-
-# --- chat ---------------------------------------------------------------------------------------
 
 
 async def test_fast_tokens_may_be_read_together_and_none_is_lost(
@@ -289,121 +231,6 @@ async def test_a_server_that_sends_no_end_mark_is_not_waited_for(stub: OpenAIStu
     assert deltas[-1] == ChatEnd("stop", None)
 
 
-# --- failures -----------------------------------------------------------------------------------
-
-FAILURES = [
-    pytest.param(Plan(status=401, message=f"Incorrect key {KEY}"), "auth_failed", False, id="401"),
-    pytest.param(Plan(status=403), "auth_failed", False, id="403"),
-    pytest.param(Plan(status=429), "rate_limited", True, id="429"),
-    pytest.param(Plan(status=400, message=f"no, {KEY}, no"), "bad_request", False, id="400"),
-    pytest.param(Plan(status=404), "not_found", False, id="404"),
-    pytest.param(Plan(status=500), "bad_response", True, id="500"),
-    pytest.param(Plan(status=503), "overloaded", True, id="503"),
-    pytest.param(Plan(status=504), "timeout", True, id="504"),
-    pytest.param(Plan(status=302, headers={"location": "http://127.0.0.1:9/"}), "bad_response", True, id="redirect"),
-    pytest.param(Plan(reset=True), "connection_failed", True, id="reset"),
-]
-
-
-@pytest.mark.parametrize("path", [CHAT, SPEECH, TRANSCRIPTIONS])
-@pytest.mark.parametrize(("plan", "code", "retryable"), FAILURES)
-async def test_failures_have_names_and_never_the_key(
-    stub: OpenAIStub, vendor: OpenAIVendor, path: str, plan: Plan, code: str, retryable: bool
-) -> None:
-    stub.plan(path, plan)
-    work: Any = {
-        CHAT: lambda: chat(vendor),
-        SPEECH: lambda: speak(vendor, SpeechRequest("Hello.")),
-        TRANSCRIPTIONS: lambda: hear(vendor, np.zeros(RATE_IN, np.int16)),
-    }[path]
-    with pytest.raises(EngineError) as caught:
-        await work()
-    assert (caught.value.code, caught.value.retryable) == (code, retryable)
-    assert caught.value.engine == "acme/m"
-    assert KEY not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-    assert len(stub.requests(path)) == 1
-
-
-@pytest.mark.parametrize(
-    ("path", "plan"),
-    [
-        pytest.param(CHAT, Plan(garbage=True), id="chat garbage"),
-        pytest.param(CHAT, Plan(garbage=True, after=3), id="chat garbage later"),
-        pytest.param(CHAT, Plan(body=b"<html>hello</html>", content_type="text/html"), id="chat html"),
-        pytest.param(CHAT, Plan(body=b"[1]", content_type="application/json"), id="chat json list"),
-        pytest.param(CHAT, Plan(body=b'data: {"error": {"message": "overloaded"}}\n\n'), id="chat error event"),
-        pytest.param(CHAT, Plan(body=b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'), id="chat cut off"),
-        pytest.param(CHAT, Plan(body=b"data: " + b"x" * (1 << 21)), id="chat endless line"),
-        pytest.param(SPEECH, Plan(body=b'{"audio": 1}', content_type="application/json"), id="speech json"),
-        pytest.param(SPEECH, Plan(body=b"ID3\x04" + bytes(5000), content_type="audio/mpeg"), id="speech mp3"),
-        pytest.param(SPEECH, Plan(body=b"", content_type="audio/pcm"), id="speech empty"),
-        pytest.param(TRANSCRIPTIONS, Plan(garbage=True), id="transcript garbage"),
-        pytest.param(TRANSCRIPTIONS, Plan(body=b'{"text": 1}', content_type="application/json"), id="no text"),
-        pytest.param(TRANSCRIPTIONS, Plan(body=b'{"text": "' + b"x" * (1 << 21) + b'"}'), id="endless transcript"),
-    ],
-)
-async def test_nonsense_is_a_bad_response(stub: OpenAIStub, vendor: OpenAIVendor, path: str, plan: Plan) -> None:
-    stub.plan(path, plan)
-    work: Any = {
-        CHAT: lambda: chat(vendor),
-        SPEECH: lambda: speak(vendor, SpeechRequest("Hello.")),
-        TRANSCRIPTIONS: lambda: hear(vendor, np.zeros(RATE_IN, np.int16)),
-    }[path]
-    with pytest.raises(EngineError) as caught:
-        await work()
-    assert caught.value.code == "bad_response"
-
-
-@pytest.mark.parametrize("path", [CHAT, SPEECH])
-async def test_a_connection_lost_in_the_middle(stub: OpenAIStub, vendor: OpenAIVendor, path: str) -> None:
-    stub.plan(path, Plan(reset=True, after=3))
-    with pytest.raises(EngineError) as caught:
-        await (chat(vendor) if path == CHAT else speak(vendor, SpeechRequest("Hello.")))
-    assert caught.value.code == "connection_failed"
-
-
-@pytest.mark.parametrize("after", [0, 3])
-async def test_a_vendor_that_hangs_times_out(stub: OpenAIStub, after: int) -> None:
-    vendor = OpenAIVendor("acme", settings(stub, timeout_seconds=0.2))
-    stub.plan(CHAT, Plan(hang=True, after=after))
-    with pytest.raises(EngineError) as caught:
-        await chat(vendor)
-    assert caught.value.code == "timeout"
-    await stub.until(lambda: stub.requests(CHAT)[0].closed_early)
-    await vendor.close(None)
-
-
-async def test_nobody_there(stub: OpenAIStub) -> None:
-    vendor = OpenAIVendor("acme", settings(stub, base_url="http://127.0.0.1:1/v1"))
-    with pytest.raises(EngineError) as caught:
-        await chat(vendor)
-    assert caught.value.code == "connection_failed"
-    await OpenAIChat(vendor, "m").start()  # only logged
-    await vendor.close(None)
-
-
-async def test_an_error_body_without_end_is_cut(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    stub.plan(CHAT, Plan(status=500, message="x" * (1 << 20)))
-    with pytest.raises(EngineError) as caught:
-        await chat(vendor)
-    assert caught.value.code == "bad_response"
-    assert len(str(caught.value)) < 400
-
-
-async def test_what_json_cannot_carry(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    with pytest.raises(EngineError) as caught:
-        await chat(vendor, ChatRequest(HELLO.messages, [Tool("a", parameters={"x": object()})]))
-    assert caught.value.code == "bad_request"
-    assert stub.journal == []
-    await chat(vendor, ChatRequest([Message("user", "half a pair: \ud800, é")]))
-    assert stub.requests(CHAT)[0].body["messages"][0]["content"] == "half a pair: ?, é"
-
-
-# --- the client ---------------------------------------------------------------------------------
-
-
 async def test_no_key_of_the_environment_goes_to_another_address(
     stub: OpenAIStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,114 +267,6 @@ async def test_closing_one_engine_leaves_the_others(stub: OpenAIStub, vendor: Op
     await second.close()
 
 
-# --- speech to text -----------------------------------------------------------------------------
-
-
-async def test_an_utterance_is_sent_as_one_wav_file(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    pcm = np.arange(-8000, 8000, dtype=np.int16)
-    found = await hear(vendor, pcm, SttOptions(language="de-CH", prompt="Rösti"))
-    assert found == [Transcript("what was said", final=True)]
-    record = stub.requests(TRANSCRIPTIONS)[0]
-    assert record.wav is not None
-    assert record.samples is not None
-    assert record.wav[:3] == (1, 2, RATE_IN)
-    assert np.array_equal(record.samples, pcm)
-    assert record.body == {"model": "m", "response_format": "json", "language": "de", "prompt": "Rösti"}
-
-
-@pytest.mark.parametrize("samples", [0, 1500])
-async def test_too_little_audio_is_not_sent(stub: OpenAIStub, vendor: OpenAIVendor, samples: int) -> None:
-    assert await hear(vendor, np.zeros(samples, np.int16)) == [Transcript("", final=True)]
-    assert stub.journal == []
-
-
-async def test_an_utterance_is_bounded(vendor: OpenAIVendor) -> None:
-    async with OpenAISpeechToText(vendor, "m").stream(SttOptions()) as stream:
-        second = np.zeros(RATE_IN, np.int16)
-        for _ in range(int(MAX_UTTERANCE_S)):
-            stream.push(second)
-        with pytest.raises(EngineError) as caught:
-            stream.push(second)
-        assert caught.value.code == "audio_overflow"
-
-
-async def test_leaving_an_utterance_closes_the_connection(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    stub.plan(TRANSCRIPTIONS, Plan(hang=True))
-    async with OpenAISpeechToText(vendor, "m").stream(SttOptions()) as stream:
-        stream.push(np.zeros(RATE_IN, np.int16))
-        stream.finish()
-        await stub.until(lambda: len(stub.requests(TRANSCRIPTIONS)) == 1)
-    await stub.until(lambda: stub.requests(TRANSCRIPTIONS)[0].closed_early)
-
-
-async def test_leaving_before_the_end_sends_nothing(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    async with OpenAISpeechToText(vendor, "m").stream(SttOptions()) as stream:
-        stream.push(np.zeros(RATE_IN, np.int16))
-    assert stub.journal == []
-
-
-# --- text to speech -----------------------------------------------------------------------------
-
-
-async def test_speech_arrives_whole_however_it_is_torn(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    chunks = await speak(vendor, SpeechRequest("Hello there, friend.", voice="nova", speed=1.25))
-    assert len(chunks) > 2
-    assert np.concatenate([chunk.pcm for chunk in chunks]).astype("<i2").tobytes() == stub.tone()
-    assert stub.requests(SPEECH)[0].body == {
-        "model": "m",
-        "input": "Hello there, friend.",
-        "voice": "nova",
-        "response_format": "pcm",
-        "speed": 1.25,
-    }
-
-
-async def test_every_word_gets_a_time_within_the_audio(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    stub.speech_ms = 3000
-    sentence = "Hello there, friend of mine. How do you do?"
-    chunks = await speak(vendor, SpeechRequest(sentence))
-    words = [word for chunk in chunks for word in chunk.words]
-    assert [sentence[word.start : word.end] for word in words] == sentence.split()
-    assert words[0].at_ms == 0
-    assert [word.at_ms for word in words] == sorted(word.at_ms for word in words)
-    assert words[-1].at_ms < 3000
-
-
-@pytest.mark.parametrize("rate", [16_000, 22_050, 24_000, 48_000])
-async def test_wav_of_any_rate_becomes_24_khz(stub: OpenAIStub, rate: int) -> None:
-    vendor = OpenAIVendor("acme", settings(stub, speech_format="wav"))
-    stub.speech_rate = rate
-    pcm = np.concatenate([chunk.pcm for chunk in await speak(vendor, SpeechRequest("Hello there."))]).astype(float)
-    assert abs(len(pcm) - 24 * stub.speech_ms) < 24 * 5
-    spectrum = np.abs(np.fft.rfft(pcm))
-    assert abs(np.argmax(spectrum) * 24_000 / len(pcm) - 440) < 3
-    await vendor.close(None)
-
-
-async def test_a_wav_file_where_raw_audio_was_asked_for(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    from realtime.adapters.wav import wav
-
-    pcm = np.arange(2400, dtype=np.int16)
-    stub.plan(SPEECH, Plan(body=wav(pcm, 24_000), content_type="audio/pcm"))
-    chunks = await speak(vendor, SpeechRequest("Hello."))
-    assert np.array_equal(np.concatenate([chunk.pcm for chunk in chunks]), pcm)
-
-
-async def test_leaving_speech_closes_the_connection(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    stub.plan(SPEECH, Plan(hang=True, after=2))
-    async with OpenAITextToSpeech(vendor, "m").stream(SpeechRequest("Hello there.")) as chunks:
-        assert len((await anext(chunks)).pcm) in (2400, 4801)  # one piece, or both when they arrived together
-    await stub.until(lambda: stub.requests(SPEECH)[0].closed_early)
-
-
-async def test_nothing_to_say_is_not_sent(stub: OpenAIStub, vendor: OpenAIVendor) -> None:
-    assert await speak(vendor, SpeechRequest("  …")) == []
-    assert stub.journal == []
-
-
-# --- the contract of every engine ---------------------------------------------------------------
-
-
 @pytest.fixture(params=["alone", "first of"])
 def alone(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "alone")
@@ -571,9 +290,6 @@ async def test_the_voice_keeps_the_contract(stub: OpenAIStub, vendor: OpenAIVend
     engine = OpenAITextToSpeech(vendor, "m")
     stub.speech_ms = 2000
     await conformance.check_text_to_speech(engine if alone else FirstOfTextToSpeech([engine]))
-
-
-# --- by way of the settings ---------------------------------------------------------------------
 
 
 async def test_a_call_through_two_vendors_of_which_one_is_down(stub: OpenAIStub) -> None:
