@@ -26,8 +26,8 @@ from pathlib import Path
 import orjson
 
 from benchmarks import litellm_proxy, machine, report
+from benchmarks.apart import new_loop
 from benchmarks.figures import Json, summary
-from benchmarks.latency import new_loop
 from benchmarks.server import free_port, serve
 
 ROOT = Path(__file__).parent.parent

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import itertools
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from benchmarks import machine, report, speech
+from benchmarks import report, speech
+from benchmarks.apart import measured
 from benchmarks.figures import Json, percentile, summary
-from benchmarks.server import Server, serve
+from benchmarks.server import Server
 from benchmarks.wire_client import FRAME_S, Answer, Call, Caller, Spoken
 
 SILENCE_MS = 200
@@ -288,36 +287,8 @@ def _as_json(plan: Plan, results: Results) -> Json:
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Json:
     """Start a server, measure it, stop it."""
-    cores = machine.available_cores()
-    apart = len(cores) >= 2
-    with serve(engines="instant", config=CONFIG, cores=cores[:1] if apart else ()) as server:
-        machine.pin(cores[1:2] if apart else ())
-        neighbours = machine.Neighbours(server.pid)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        try:
-            with machine.undisturbed() as first, asyncio.Runner(loop_factory=new_loop) as runner:
-                results = runner.run(_run(server, plan, say))
-        finally:
-            gc.enable()
-            machine.pin(cores)
-        others = neighbours.cores()
-    return _as_json(plan, results) | {
-        "pinned_to_own_cores": apart,
-        "caller_goes_first": first,
-        "other_processes_cores": others,
-    }
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where it exists: its timers cost a twentieth."""
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
+    results, circumstances = measured(CONFIG, lambda server: _run(server, plan, say), collecting=False)
+    return _as_json(plan, results) | circumstances
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import machine, report
+from benchmarks.apart import new_loop
 from benchmarks.figures import Json
-from benchmarks.latency import new_loop
 from benchmarks.server import Server, serve
 from benchmarks.websocket import CONFIG, Calls, Line, framed
 from media.audio import FRAME_IN, FRAME_OUT, RATE_IN, RATE_OUT, Pcm

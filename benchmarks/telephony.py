@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import gc
 import hashlib
 import hmac
 import json
@@ -42,9 +41,9 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from benchmarks import machine, report, speech
+from benchmarks.apart import measured
 from benchmarks.figures import Json, percentile, summary
-from benchmarks.latency import new_loop
-from benchmarks.server import Server, serve
+from benchmarks.server import Server
 from media.g711 import ulaw_encode
 from media.resample import Resampler
 
@@ -428,21 +427,8 @@ def _as_json(plan: Plan, results: Results, elapsed: float, cores: float | None, 
 def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Json:
     """Start a server on one core, measure it from another, stop it."""
     secret = os.environ[SECRET] = secrets.token_urlsafe(24)
-    cores = machine.available_cores()
-    apart = len(cores) >= 2
-    with serve(engines="instant", config=CONFIG, cores=cores[:1] if apart else ()) as server:
-        machine.pin(cores[1:2] if apart else ())
-        neighbours = machine.Neighbours(server.pid)
-        gc.collect()
-        gc.freeze()
-        try:
-            with machine.undisturbed() as first, asyncio.Runner(loop_factory=new_loop) as runner:
-                found = runner.run(_run(server, plan, secret, say))
-        finally:
-            gc.unfreeze()
-            machine.pin(cores)
-        others = neighbours.cores()
-    return found | {"pinned_to_own_cores": apart, "caller_goes_first": first, "other_processes_cores": others}
+    found, circumstances = measured(CONFIG, lambda server: _run(server, plan, secret, say))
+    return found | circumstances
 
 
 def main() -> None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import gc
 import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -28,9 +27,9 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from benchmarks import machine, report, speech
+from benchmarks.apart import measured
 from benchmarks.figures import Json, summary
-from benchmarks.latency import new_loop
-from benchmarks.server import Server, serve
+from benchmarks.server import Server
 from media.resample import Resampler
 
 PIECE_S = 0.02
@@ -298,22 +297,8 @@ def _as_json(plan: Plan, results: Results) -> Json:
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Json:
     """Start a server on one core, measure it, stop it."""
-    cores = machine.available_cores()
-    apart = len(cores) >= 2
-    with serve(engines="instant", config=CONFIG, cores=cores[:1] if apart else ()) as server:
-        machine.pin(cores[1:2] if apart else ())
-        neighbours = machine.Neighbours(server.pid)
-        gc.collect()
-        gc.freeze()
-        try:
-            with machine.undisturbed() as first, asyncio.Runner(loop_factory=new_loop) as runner:
-                results = runner.run(_run(server, plan, say))
-        finally:
-            gc.unfreeze()
-            machine.pin(cores)
-        others = neighbours.cores()
-    whole: dict[str, Any] = _as_json(plan, results)
-    return whole | {"pinned_to_own_cores": apart, "caller_goes_first": first, "other_processes_cores": others}
+    results, circumstances = measured(CONFIG, lambda server: _run(server, plan, say))
+    return _as_json(plan, results) | circumstances
 
 
 def main() -> None:

@@ -175,7 +175,8 @@ class Caller:
     async def close(self) -> None:
         if self.location:
             await self.hang_up()
-        await self.connection.close()
+        # aiortc closes by itself when the other side does; was that cancelled in the middle, it would never be done.
+        await asyncio.wait_for(self.connection.close(), WAIT_S)
         for task in self._listening:
             task.cancel()
         await asyncio.gather(*self._listening, return_exceptions=True)
