@@ -191,7 +191,8 @@ def doctor(config: ConfigOption = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from realtime.doctor import Check, examine, worst
+    from realtime.check import Check
+    from realtime.doctor import examine, worst
 
     console = Console()
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}

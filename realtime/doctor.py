@@ -16,8 +16,6 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import httpx2
 
@@ -28,7 +26,8 @@ from realtime.adapters.base import EngineError
 from realtime.adapters.catalogue import Catalogue, UnknownEngine
 from realtime.adapters.offers import offers
 from realtime.adapters.routing import Amount, Kind
-from realtime.agents.loading import BotError, load_turn
+from realtime.check import Check
+from realtime.doctor_agents import check_agents
 from realtime.local import STORE_FILE, local_url, open_store
 from realtime.noticed import has_turn, is_loopback
 from realtime.settings import Settings, SettingsError, VendorSettings, data_folder
@@ -52,23 +51,13 @@ PLAIN: Mapping[Kind, Amount] = {
 """What a plain request of each kind uses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. `advice`: what to do, for everything that is not ok."""
-
-    name: str
-    state: Literal["ok", "warn", "fail"]
-    detail: str
-    advice: str | None = None
-
-
 async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Check]:
     """Every check, in the order a call would meet them."""
     checks = [_check_aiortc(), _check_data_folder(settings)]
     if checks[-1].state == "ok":
         checks.append(await _check_keys(settings))
-    checks += [await _check_port(settings), *_check_engines(settings), *await _check_custom(settings)]
-    checks += [*_check_own_functions(settings), *_check_public_url(settings)]
+    checks += [await _check_port(settings), *_check_engines(settings), *await check_agents(settings)]
+    checks += _check_public_url(settings)
     for name, vendor in settings.vendors.items():
         if not vendor.is_custom:
             checks.append(await _check_vendor(name, vendor))
@@ -159,40 +148,6 @@ def _check_engines(settings: Settings) -> list[Check]:
         advice = 'pip install "infrai-realtime[local]"'
         checks.append(Check("embedded engines", "warn", f"not installed: {', '.join(missing)}", advice))
     return checks
-
-
-async def _check_custom(settings: Settings) -> list[Check]:
-    """Engines of the user's own: whether each can be imported, made and started."""
-    try:
-        engines = Catalogue(settings).custom()
-    except (EngineError, UnknownEngine):
-        return []  # told already
-    checks = []
-    for engine in engines:
-        title = f"engine {engine.info.name}"
-        try:
-            await engine.start()
-            checks.append(Check(title, "ok", f"starts, as {engine.info.kind}"))
-        except EngineError as error:
-            advice = "its module must be importable from the folder in which the server is started"
-            checks.append(Check(title, "fail", str(error), advice))
-        finally:
-            await engine.close()
-    return checks
-
-
-def _check_own_functions(settings: Settings) -> list[Check]:
-    found = []
-    for name, agent in settings.agents.items():
-        if agent.turn_function is None:
-            continue
-        try:
-            load_turn(f"[agents.{name}] chat", agent.turn_function)
-            found.append(Check(f"agents.{name}.chat", "ok", agent.turn_function))
-        except BotError as error:
-            advice = "the server does not start with it"
-            found.append(Check(f"agents.{name}.chat", "fail", str(error).partition("\n")[0], advice))
-    return found
 
 
 def _check_public_url(settings: Settings) -> list[Check]:

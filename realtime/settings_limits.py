@@ -13,6 +13,8 @@ class LimitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calls: Annotated[int, Field(ge=1)] = 50
+    calls_per_secret: Annotated[int, Field(ge=1)] = 10
+    """Calls under way that one reusable secret (`ek_...`) may have opened."""
     loop_lag_ms: Annotated[float, Field(gt=0)] = 20.0
     """While the 99th percentile of the event loop's lag over 10 s is more, no call is admitted."""
     connect_seconds: Annotated[float, Field(gt=0)] = 15.0

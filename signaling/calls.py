@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_PREFIX = "/v1/ai/realtime"
 PREFLIGHT_SECONDS = 7200
 """How long a browser may remember a preflight; Chromium remembers two hours at most."""
+OF_KEY = "key:"
+"""Before the id of a key in the claims that stand for it, where a token has its own id."""
 KEY_OFFER_SECONDS = 600
 """How long the same offer with the same API key gets the same answer again."""
 WAIT_SECONDS = 5.0
@@ -368,7 +370,7 @@ def claims_of(caller: ApiKey | Claims, request: HTTPConnection) -> Claims:
     now = int(time.time())
     return Claims(
         session_id=new_session_id(),
-        jti=f"key:{caller.id}",
+        jti=f"{OF_KEY}{caller.id}",
         subject=caller.id,
         agent=caller.agent or agent or "",  # none chosen: a model of the session may name one
         issued_at=now,

@@ -26,6 +26,7 @@ LATE = {
     "realtime.cli_telephone": "as realtime.cli",
     "realtime.pytest_plugin": "it loads with every pytest of an environment, wanted or not",
     "realtime.agents.remote": "the SDK of MCP is loaded when the settings name a server",
+    "realtime.doctor_agents": "as realtime.agents.remote",
     "realtime.adapters.catalogue": "a vendor's SDK is loaded when the settings name the vendor",
     "realtime.gateway.routes": "the library for buckets is loaded when the settings name a bucket",
 }

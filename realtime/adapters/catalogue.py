@@ -134,6 +134,10 @@ class Catalogue:
         """Engines of the user's own that any agent uses, to be tried by themselves."""
         return [engine for engine in self._used().values() if isinstance(engine, Custom)]
 
+    def voice_engines(self, agent: AgentSettings) -> list[TextToSpeech]:
+        """Those of a call of `agent`, the one that is tried first first."""
+        return [self._voice_engine(ref) for ref in self._refs(agent, "tts")]
+
     def known_models(self) -> list[str]:
         """Names that a caller may give for the chat model: references, and the models' own names."""
         return list(self._chat_names())

@@ -15,7 +15,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TextIO
 
@@ -50,11 +50,14 @@ LOST = "No result: the connection to the server of this tool was lost. Whether i
 
 
 class McpServer:
-    """One server. `tools` are those it has now."""
+    """One server. `tools` are those it has now, `offered` also those that the settings leave out."""
 
     def __init__(self, name: str, settings: McpSettings) -> None:
         self.name = name
         self.tools: Mapping[str, McpTool] = {}
+        self.offered: Sequence[str] = ()
+        self.trouble: str | None = None
+        """Why it is not there."""
         self._settings = settings
         secrets = {**settings.headers, **settings.environment}
         self._headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
@@ -86,7 +89,8 @@ class McpServer:
                     await self._watch(client)
             except Exception as error:
                 # The SDK fails in groups of errors, and with whatever its transports raise.
-                log.error("MCP server %s is not there: %s", self.name, self.redact(_reason(error)))
+                self.trouble = self.redact(_reason(error))
+                log.error("MCP server %s is not there: %s", self.name, self.trouble)
             finally:
                 self._client, self.tools = None, {}
                 if self._gone is not None and not self._gone.done():
@@ -103,6 +107,7 @@ class McpServer:
                 found = await self._list(client)
             self._client, self._gone = client, asyncio.get_running_loop().create_future()
             self._lost.clear()
+            self.trouble = None
             self.tools = {tool.name: McpTool(self, self._settings, tool) for tool in found}
             log.info("MCP server %s is there, with: %s", self.name, ", ".join(self.tools) or "no tools")
             self._tried.set()
@@ -150,6 +155,7 @@ class McpServer:
             cursor = page.next_cursor
             if cursor is None:
                 break
+        self.offered = [tool.name for tool in found]
         wanted = self._settings.tools
         for name in set(wanted or ()) - {tool.name for tool in found}:
             log.warning("MCP server %s has no tool %r", self.name, name)

@@ -32,7 +32,8 @@ from realtime.recording.recordings import Recording, Recordings, Wish
 from realtime.settings import AgentSettings, Settings
 from realtime.store.base import Store, StoreError
 from signaling.caller import OVER_WEBRTC, Caller
-from signaling.calls import Full
+from signaling.calls import OF_KEY, Full
+from token_service.errors import TooManyRequests
 from token_service.tokens import Claims, call_id, session_id
 
 log = logging.getLogger("realtime.live")
@@ -168,7 +169,8 @@ class Sessions:
 
         `place`: from `reserve`.
 
-        Raises `InvalidRequest` when `session` is not valid for the agent.
+        Raises `TooManyRequests` when the secret has too many calls already, `InvalidRequest` when `session` is not
+        valid for the agent.
         """
         claims, variables = await self._decide(claims, session, caller)
         self._policy.agent(claims.agent)  # it may have gone since the token was made
@@ -179,6 +181,7 @@ class Sessions:
         if self._draining:
             self._metrics.call_refused("draining")
             raise Full(RETRY_AFTER_S, self._reason("draining"))
+        self._check_secret(claims)
         model = self._policy.known_model(claims.model or session.get("model"))
         config = self._policy.config(claims.session_id, claims.agent, model=model, voice=claims.voice, session=session)
         answering.dress(config)
@@ -218,6 +221,17 @@ class Sessions:
         )
         self._webhooks.tell(claims.agent, number, "call.started", call.facts())
         return call
+
+    def _check_secret(self, claims: Claims) -> None:
+        """A secret that opens many calls stands in a web page or an app: it must not take every place."""
+        if not claims.reusable or claims.jti.startswith(OF_KEY):
+            return
+        most = self._settings.limits.calls_per_secret
+        if sum(call.claims.jti == claims.jti for call in self._calls.values()) >= most:
+            self._metrics.call_refused("secret")
+            message = f"This secret has {most} calls under way; end one, or use another secret."
+            reason = f"limits.calls_per_secret is {most}"
+            raise TooManyRequests(RETRY_AFTER_S, message, reason=reason, code="too_many_calls")
 
     def _record(self, session: str, agent: AgentSettings, leg: Leg) -> Recording | None:
         wanted = agent.recording

@@ -26,7 +26,7 @@ class Metrics:
         self._ended = Counter("realtime_calls_ended_total", "Calls ended, by why.", ["reason"], registry=self.registry)
         self._refused = Counter(
             "realtime_calls_refused_total",
-            "Calls refused: full, overloaded or draining.",
+            "Calls refused, by why: full, overloaded, draining, secret.",
             ["reason"],
             registry=self.registry,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.calls.caller import Caller, clip, code, dial
 from tests.calls.conftest import HOW_ARE_YOU
@@ -26,6 +27,7 @@ CONFIG = """
 [limits]
 calls = 2
 audio_ahead_seconds = 2
+calls_per_secret = 1
 
 [agents.greeter]
 greeting = "Good morning, this is the front desk."
@@ -93,6 +95,27 @@ async def test_the_call_over_the_cap_is_refused_and_those_under_way_do_not_notic
         assert len(sequences) == 250
         assert [(later - sequences[0]) & 0xFFFF for later in sequences] == list(range(250))
         second.orders().finish()
+
+
+async def test_a_secret_that_is_used_in_many_places_takes_its_share_and_no_more(small: Server):
+    _, _, body = await small.request("POST", "/v1/realtime/client_secrets", b"{}", content_type="application/json")
+    secret = orjson.loads(body)["value"]
+    async with open_socket(small, key=secret) as first:
+        await first.receive()
+        with pytest.raises(InvalidStatus) as refused:
+            async with open_socket(small, key=secret):
+                pass
+        assert refused.value.response.status_code == 429
+        assert "retry-after" in refused.value.response.headers
+        caller = Caller(small, secret)
+        status, _, body = await caller.post(await caller.offer())
+        assert (status, code(body)) == (429, "too_many_calls")
+        await caller.close()
+        async with dial(small):
+            assert len(await small.sessions()) == 2, "others have theirs"
+    await small.until_calls(0)
+    async with open_socket(small, key=secret) as again:
+        await again.receive()
 
 
 async def test_an_offer_that_is_refused_frees_its_place_again(small: Server):

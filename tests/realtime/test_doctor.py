@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from realtime import open_files
-from realtime.doctor import Check, answers_stun, examine, parse_ice_url, worst
+from realtime.check import Check
+from realtime.doctor import answers_stun, examine, parse_ice_url, worst
 from realtime.settings import (
     IceSettings,
     LimitSettings,
@@ -178,6 +180,50 @@ async def test_open_files_are_compared_with_what_the_calls_need(
     assert few.state == "warn"
     assert "4096 are allowed, and 1000 calls may need" in few.detail
     assert "LimitNOFILE" in (few.advice or "")
+
+
+async def test_mcp_servers_are_started_and_asked_for_their_tools(tmp_path: Path) -> None:
+    python, server = sys.executable, str(Path(__file__).parent / "agents/mcp_server.py")
+    mcp: dict[str, object] = {
+        "gone": {"command": ["no-such-program", "--stdio"]},
+        "dumb": {"command": [python, "-c", "raise SystemExit('no licence')"]},
+        "tables": {"command": [python, server, "stdio"], "tools": ["free_tables"]},
+        "misnamed": {"command": [python, server, "stdio"], "tools": ["free_table"]},
+        "away": {"url": "http://127.0.0.1:1/mcp"},
+    }
+    checks = await examine(settings_in(tmp_path, agents={"front": {"mcp": mcp}}), {})
+    told = {check.name.removeprefix("agents.front.mcp."): check for check in checks if ".mcp." in check.name}
+    assert {name: check.state for name, check in told.items()} == {
+        "gone": "fail",
+        "dumb": "fail",
+        "tables": "ok",
+        "misnamed": "warn",
+        "away": "fail",
+    }
+    assert told["gone"].detail == "there is no program no-such-program"
+    assert "free_tables" in told["tables"].detail
+    assert "free_tables" in (told["misnamed"].advice or "")
+    assert "127.0.0.1:1" in told["away"].detail
+
+
+async def test_a_voice_that_the_engine_does_not_have_is_warned_of(tmp_path: Path) -> None:
+    vendor = VendorSettings(base_url="http://127.0.0.1:1/v1")
+    agents = {
+        "known": {"voice": "alloy"},
+        "unknown": {"voice": "aloy"},
+        "named": {"voice": "anna"},
+        "elsewhere": {"voice": "anna", "tts": "local/kokoro"},
+        "free": {"voice": "af_heart", "tts": "local/kokoro"},
+    }
+    voices = {"anna": {"engine": "embedded", "voice": "sage"}}
+    checks = await examine(settings_in(tmp_path, agents=agents, voices=voices, vendors={"local": vendor}), {})
+    told = {check.name.split(".")[1]: check for check in checks if check.name.endswith(".voice")}
+    states = {name: check.state for name, check in told.items()}
+    assert states == {"known": "ok", "unknown": "warn", "named": "ok", "elsewhere": "warn", "free": "ok"}
+    assert "has no voice aloy" in told["unknown"].detail
+    assert "alloy" in (told["unknown"].advice or "")
+    assert "another engine" in (told["elsewhere"].advice or "")
+    assert "takes any name" in told["free"].detail
 
 
 async def test_a_public_page_without_tls_is_warned_of(tmp_path: Path) -> None:
