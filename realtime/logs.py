@@ -10,12 +10,16 @@ from pydantic import BaseModel, SecretStr
 
 from realtime.agents.secrets import Redaction
 
+OWN_LOGGERS = ("realtime", "signaling", "media", "token_service")
+"""Only these go into detail at DEBUG. Libraries would write down what no redaction knows: tokens in headers, the
+passwords of offers, and what callers say."""
+
 QUIET_LOGGERS = ("aioice", "aiortc", "httpx2", "httpcore2", "uvicorn.error")
 """They say in INFO what only their own developers want to know."""
 
 
 class _Formatter(logging.Formatter):
-    """At DEBUG the HTTP and MCP libraries quote headers and bodies; an error may quote what it was given."""
+    """An error of a library may quote what it was given."""
 
     def __init__(self, redact: Redaction) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -28,8 +32,11 @@ class _Formatter(logging.Formatter):
 def configure_logging(level: str, settings: BaseModel) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(Redaction(secrets_of(settings))))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    if level != "debug":
+    logging.basicConfig(level="INFO" if level == "debug" else level.upper(), handlers=[handler], force=True)
+    if level == "debug":
+        for name in OWN_LOGGERS:
+            logging.getLogger(name).setLevel(logging.DEBUG)
+    else:
         for name in QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
 

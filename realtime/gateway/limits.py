@@ -100,7 +100,8 @@ class Meter:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
-        await self._write()
+        with contextlib.suppress(StoreError):  # told; the rest of the server is to close all the same
+            await self._write()
 
     async def admit(self, key: str) -> None:
         """429 when the day's money is spent."""

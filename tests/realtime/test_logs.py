@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 from pydantic import SecretStr
 
 from realtime.agents.secrets import Redaction
-from realtime.logs import _Formatter, secrets_of
+from realtime.logs import OWN_LOGGERS, _Formatter, configure_logging, secrets_of
 from realtime.settings import Settings
 
 SECRET = "a-secret/of the tests"
@@ -32,3 +33,13 @@ def test_neither_a_message_nor_its_traceback_tells_one() -> None:
     assert "ValueError: it was [secret]" in text
     assert "headers [b'[secret]']" in text
     assert SECRET not in text
+
+
+def test_at_debug_only_the_server_itself_goes_into_detail(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(logging, "basicConfig", asked.update)
+    for name in OWN_LOGGERS:
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
+    configure_logging("debug", Settings())
+    assert asked["level"] == "INFO", "of every library that is not named"
+    assert {logging.getLogger(name).level for name in OWN_LOGGERS} == {logging.DEBUG}

@@ -11,6 +11,7 @@ from realtime.adapters.routing import Amount
 from realtime.gateway.errors import GatewayError
 from realtime.gateway.limits import Meter, Rate
 from realtime.settings import LimitSettings
+from realtime.store.base import StoreError
 from realtime.store.memory import MemoryStore
 from tests.realtime.gateway.server import CHAT, INSTANT, Running, problem, running, settings
 
@@ -45,6 +46,20 @@ async def test_spent_money_is_429_until_midnight_and_known_after_a_restart() -> 
         await again.admit("key")
     clock[0] += 43_201
     await again.admit("key")
+
+
+async def test_a_store_that_cannot_be_written_does_not_keep_the_server_from_closing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    store = MemoryStore()
+    meter = Meter(store)
+    meter.start()
+    await meter.count("key", Amount(1, 1), 0.1)
+    monkeypatch.setattr(store, "put", full)
+    await meter.close()
 
 
 async def test_usage_is_by_day_with_what_has_no_price_apart() -> None:
