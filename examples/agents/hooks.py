@@ -27,3 +27,4 @@ async def idle(call: Call, seconds: float) -> None:
 @agent.on_call_end
 def end(call: Call, record: Mapping[str, Any]) -> None:
     ended.append(f"{call.variables['name']}: {record['reason']}, {len(record['transcript'])} lines")
+    print(ended[-1], flush=True)

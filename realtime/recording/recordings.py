@@ -36,6 +36,9 @@ from realtime.store.base import Store
 ROUND_S = 0.4, 0.6
 """Between two rounds of passing on what is due: never the same, so that calls that began together part."""
 
+AT_ONCE = 4
+"""Blocks of a second that are passed on in one go, less than a millisecond's work."""
+
 ATTEMPTS = 4
 """Writers that one recording may use up."""
 
@@ -181,9 +184,9 @@ class Recording:
             if stream.over:
                 await stream.receive()  # raises what ended it
             if self._tracks is not None:
-                self._send(stream, self._tracks.take(time.monotonic()))
+                await self._hand_out(stream, self._tracks.take)
         if self._tracks is not None:
-            self._send(stream, self._tracks.finish(time.monotonic()))
+            await self._hand_out(stream, self._tracks.finish)
         stream.finish()
         try:
             async with asyncio.timeout(FINISH_S):
@@ -191,6 +194,13 @@ class Recording:
                     self._lost_ms += int(item.head.get("lost_ms", 0))
         except TimeoutError:
             raise EngineError(f"its end is not written after {FINISH_S:.0f} s", code="behind") from None
+
+    async def _hand_out(self, stream: WorkerStream, take: Callable[[float, int], list[Block]]) -> None:
+        """All that is due, a little at a time: while a writer was away, a minute may have gathered."""
+        now = time.monotonic()
+        while blocks := take(now, AT_ONCE):
+            self._send(stream, blocks)
+            await asyncio.sleep(0)
 
     def _send(self, stream: WorkerStream, blocks: list[Block]) -> None:
         for block in blocks:

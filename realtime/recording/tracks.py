@@ -142,18 +142,18 @@ class Tracks:
     def is_paused(self) -> bool:
         return bool(self._pauses) and self._pauses[-1][1] is None
 
-    def take(self, now: float) -> list[Block]:
-        """What can be handed out at `now`: everything older than `HOLD_MS`."""
-        return self._until(self._ms(now) - HOLD_MS)
+    def take(self, now: float, most: int | None = None) -> list[Block]:
+        """What can be handed out at `now`: everything older than `HOLD_MS`, at most so many blocks of it."""
+        return self._until(self._ms(now) - HOLD_MS, most)
 
-    def finish(self, now: float) -> list[Block]:
+    def finish(self, now: float, most: int | None = None) -> list[Block]:
         """All that was heard until `now`; the end."""
         self.discard(now)
-        return self._until(self._ms(now))
+        return self._until(self._ms(now), most)
 
-    def _until(self, end_ms: int) -> list[Block]:
-        blocks = []
-        while self._done_ms < end_ms:
+    def _until(self, end_ms: int, most: int | None) -> list[Block]:
+        blocks: list[Block] = []
+        while self._done_ms < end_ms and (most is None or len(blocks) < most):
             ms = min(BLOCK_MS, end_ms - self._done_ms)
             caller, bot = self._caller.take(self._done_ms, ms), self._bot.take(self._done_ms, ms)
             self._mute(ms, caller, bot)

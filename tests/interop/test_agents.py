@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,18 +175,9 @@ def aimock(environment: Callable[[str], Path], tmp_path_factory: pytest.TempPath
         yield url
 
 
-CASES = [(example, chat) for example in TOLD for chat in example.chats]
-
-
-@pytest.fixture(scope="module", params=CASES, ids=[f"{example}-{chat or 'own'}" for example, chat in CASES])
-def told(request: pytest.FixtureRequest, aimock: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    example, chat = request.param
-    folder, api = tmp_path_factory.mktemp("agents"), free_port()
-    config, arguments = phone.CONFIG, [str(EXAMPLES / example.path)]
-    if example.path.endswith(".toml"):
-        config, arguments = settings_of(example, api, folder) + config, []
-    if chat == AIMOCK:
-        config += f"""
+def mocked(aimock: str) -> str:
+    """Settings: aimock is the chat model, and whoever speaks is understood to say hello."""
+    return f"""
 [vendors.aimock]
 base_url = "{aimock}/v1"
 key = "env:AIMOCK_KEY"
@@ -194,7 +186,29 @@ key = "env:AIMOCK_KEY"
 stt = "instant"
 chat = "aimock/gpt-5"
 """
-    environ = {**phone.ENVIRON, "AIMOCK_KEY": "k", "TABLES_KEY": "t", "MCP_NOTES": str(folder / "notes")}
+
+
+CASES = [(example, chat) for example in TOLD for chat in example.chats]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[f"{example}-{chat or 'own'}" for example, chat in CASES])
+def told(request: pytest.FixtureRequest, aimock: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    example, chat = request.param
+    with serving(example, chat, aimock, tmp_path_factory.mktemp("agents")) as served:
+        yield served
+
+
+@contextmanager
+def serving(example: Example, chat: str, aimock: str, folder: Path, **environ: str) -> Iterator[Told]:
+    """`environ`: more of what its settings name."""
+    api = free_port()
+    config, arguments = phone.CONFIG, [str(EXAMPLES / example.path)]
+    if example.path.endswith(".toml"):
+        text = settings_of(example, api, folder)
+        config, arguments = text if "[telephony" in text else text + config, []
+    if chat == AIMOCK:
+        config += mocked(aimock)
+    environ |= {**phone.ENVIRON, "AIMOCK_KEY": "k", "TABLES_KEY": "t", "MCP_NOTES": str(folder / "notes")}
     environ["PYTHONPATH"] = str(EXAMPLES / "own-engines")
     with Server(folder / "server", *arguments, config=config, environ=environ) as server:
         yield Told(example, chat, server, api)

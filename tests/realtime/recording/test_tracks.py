@@ -140,3 +140,15 @@ def test_whatever_happens_both_sides_are_as_long_as_time_was(steps: list[tuple[s
     blocks += tracks.finish(now)
     left, _ = whole(blocks)
     assert abs(len(left) - (now - T) * 1000) <= 1.01 or any(what == "caller" for what, _ in steps)
+
+
+def test_what_has_gathered_is_handed_out_a_little_at_a_time() -> None:
+    tracks, once = Tracks(T), Tracks(T)
+    for each in (tracks, once):
+        for second in range(10):
+            each.caller(caller(1000, second + 1), T + second + 1)
+    found: list[Block] = []
+    while blocks := tracks.finish(T + 10, 4):
+        assert len(blocks) <= 4
+        found += blocks
+    assert np.array_equal(whole(found)[0], whole(once.finish(T + 10))[0])
