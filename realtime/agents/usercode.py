@@ -236,7 +236,9 @@ class Inline(Threads):
             if task is not None and task.cancelling():
                 raise
             raise Misbehaved(error) from error
-        except (SystemExit, KeyboardInterrupt) as error:
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException as error:
             raise Misbehaved(error) from error
         finally:
             await asyncio.sleep(0)  # what the work has posted comes first, as it does from another thread

@@ -172,6 +172,11 @@ class Model:
         else:
             raise EngineError(f"the script has {number} answers, and the model is asked for another", code="script")
         if isinstance(answer, ToolCalls):
+            there = [tool.name for tool in request.tools]
+            for name, _ in answer.calls:
+                if name not in there:
+                    known = ", ".join(there) or "none"
+                    raise EngineError(f"the script calls the tool {name!r}, and there are: {known}", code="script")
             for index, (name, arguments) in enumerate(answer.calls):
                 await asyncio.sleep(self.pace.token)
                 yield ToolCallDelta(index, orjson.dumps(arguments).decode(), f"call_{number}_{index}", name)

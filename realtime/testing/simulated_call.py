@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from media.vad import Vad
 from realtime.adapters.base import ChatModel
@@ -38,6 +38,8 @@ from realtime.testing.parts import Detectors, Ears, Line, Model, Pace, Script, V
 from realtime.testing.virtual_time import VirtualLoop
 from signaling.caller import Caller
 from token_service.tokens import Claims, new_session_id
+
+T = TypeVar("T")
 
 PATIENCE_S = 60.0
 """Virtual seconds after which what is waited for does not come."""
@@ -92,7 +94,11 @@ class SimulatedCall:
         settings: Settings | None = None,
         pace: Pace | None = None,
     ) -> None:
-        self._agents = [agents] if isinstance(agents, Agent) else list(agents)
+        self._agents = [agents] if isinstance(agents, Agent) else list(agents) if isinstance(agents, Sequence) else []
+        if not self._agents or not all(isinstance(agent, Agent) for agent in self._agents):
+            raise TypeError(f"a call is to an Agent, or to a list of them, not to {agents!r:.80}")
+        if isinstance(model, str):
+            raise TypeError(f"the model says a list of answers: model=[{model[:40]!r}]")
         self._caller = caller or Caller("phone", number="+15550100", dialled="+15550199")
         self._variables = dict(variables or {})
         self._settings = (settings or Settings()).model_copy(deep=True)
@@ -113,10 +119,12 @@ class SimulatedCall:
         self._responding = 0
         self._call: Call | None = None
         self._sessions: Sessions | None = None
+        self._entered = False
 
     # --- the call -----------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        self._entered = True
         self._loop.run(self._open())
         return self
 
@@ -165,11 +173,17 @@ class SimulatedCall:
             await self._sessions.drain()
             await asyncio.sleep(1.0)  # hooks of the end
 
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if not self._entered:
+            work.close()
+            raise RuntimeError("the call has not begun; write `with SimulatedCall(...) as call:`")
+        return self._loop.run(work)
+
     # --- what the caller does -----------------------------------------------------------------
 
     def says(self, text: str) -> None:
         """Speak, over the bot if it speaks. Returns when the last word has been said."""
-        self._loop.run(self._say(text))
+        self._run(self._say(text))
 
     async def _say(self, text: str) -> None:
         detector = self._detectors.made
@@ -190,7 +204,7 @@ class SimulatedCall:
 
     def presses(self, keys: str) -> None:
         """Keys of the telephone, one after the other."""
-        self._loop.run(self._press(keys))
+        self._run(self._press(keys))
 
     async def _press(self, keys: str) -> None:
         for key in keys:
@@ -199,10 +213,10 @@ class SimulatedCall:
 
     def waits(self, seconds: float) -> None:
         """Say nothing for so long."""
-        self._loop.run(asyncio.sleep(seconds))
+        self._run(asyncio.sleep(seconds))
 
     def hangs_up(self) -> None:
-        self._loop.run(self._line.close("remote_closed"))
+        self._run(self._line.close("remote_closed"))
 
     # --- what the caller hears ----------------------------------------------------------------
 
@@ -210,7 +224,7 @@ class SimulatedCall:
         """What the bot says, from where the caller last listened, until it has fallen silent; with `words`, until so
         many were heard. AssertionError when nothing comes `within` seconds.
         """
-        self._loop.run(self._hear(words, within))
+        self._run(self._hear(words, within))
         heard = self._heard
         said = heard.words[heard.taken :] if words is None else heard.words[heard.taken : heard.taken + words]
         heard.taken += len(said)

@@ -178,3 +178,27 @@ def test_a_call_that_waits_for_nothing_says_so(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(Stuck):
         loop.run(asyncio.Event().wait())
     loop.close()
+
+
+def test_mistakes_in_a_test_are_told_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent("Help.")
+
+    @agent.tool
+    def look_up() -> str:
+        """Looks it up."""
+        pytest.fail("like any other error of a tool's")
+
+    with pytest.raises(TypeError, match="an Agent, or to a list of them, not to <module"):
+        SimulatedCall(pytest)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a list of answers: model=\\['Sorry"):
+        SimulatedCall(agent, model="Sorry.")
+    with pytest.raises(RuntimeError, match="write `with SimulatedCall"):
+        SimulatedCall(agent).says("Hello.")
+    with SimulatedCall(agent, model=[calls("look_at")]) as call:
+        call.says("Look.")
+        with pytest.raises(AssertionError):
+            call.hears(within=3)
+    assert "the script calls the tool 'look_at', and there are: look_up" in caplog.text
+    with SimulatedCall(agent, model=[calls("look_up"), "It failed."]) as call:
+        call.says("Look.")
+        assert call.hears() == "It failed."
