@@ -32,13 +32,13 @@ from tests.realtime.agents.test_http_tools import Api
 
 EXAMPLES = ROOT / "examples"
 PATIENCE_S = 30.0
-ANSWER_S = 4.0
-"""In which an answer on the telephone has begun; how long the caller listens for it at the least."""
 EMBEDDED, AIMOCK = "embedded", "aimock"
+ANSWER_S = {EMBEDDED: 10.0, AIMOCK: 4.0, "": 4.0}
+"""By the chat model: in which an answer on the telephone has begun, for which the caller listens at the least. The
+embedded recogniser takes its time on a busy machine."""
 DOOR = {"type": "function", "name": "open_door", "description": "", "parameters": {"type": "object", "properties": {}}}
 CALLED = "response.function_call_arguments.done"
 GREETED = WaitFor("audio"), WaitFor("quiet")
-ANSWERED = Wait(ANSWER_S), WaitFor("quiet")
 
 
 def calling(*names: str, says: str | None = None, **arguments: Any) -> dict[str, Any]:
@@ -291,9 +291,10 @@ async def test_on_the_telephone(told: Told) -> None:
     tool = example.rings if told.chat == AIMOCK else None
     before, log = told.runs(tool), len(told.server.log())
     greeted = GREETED if example.greeting is not None else ()
-    steps: list[Step] = [*greeted, phone.saying(HOW_ARE_YOU), *ANSWERED]
+    answered = Wait(ANSWER_S[told.chat]), WaitFor("quiet")
+    steps: list[Step] = [*greeted, phone.saying(HOW_ARE_YOU), *answered]
     if tool is not None and example.types:
-        steps += [Dtmf(example.types), *ANSWERED]
+        steps += [Dtmf(example.types), *answered]
     report = await phone.ring(told.server, *steps, quiet_period_s=2.0)
     assert report.result.violations == []
     assert len(phone.pcm_of(report)) > 8000, "a second was heard"
