@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+TWO := $(PYTEST) -n 2 --dist loadfile
 
 .PHONY: serve test interop soak bench lint browsers
 
 serve: .venv/ready ; @$(BIN)/realtime serve $(ARGS)
-# Calls keep time: they have the machine to themselves. The rest runs two files at a time.
+# Two files at a time. Calls keep time and mostly wait: they go first, and have the machine to themselves.
 test: .venv/ready
-	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) tests/calls && $(PYTEST) -n 2 --dist loadfile --ignore tests/calls)
+	$(if $(ARGS),$(PYTEST) $(ARGS),$(TWO) tests/calls && $(TWO) --ignore tests/calls)
 interop: .venv/ready browsers ; $(PYTEST) tests/interop tests/web $(ARGS)
 soak: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]" || echo "atheris could not be installed: fuzzing will be skipped"
