@@ -32,7 +32,7 @@ def reports(line: Server) -> dict[str, CallReport]:
 
     async def all_at_once() -> dict[str, CallReport]:
         question = phone.saying(HOW_ARE_YOU)
-        bad = Impairments(loss=0.05, jitter_ms=30)  # a latency would stretch the speech instead of delaying it
+        bad = Impairments(loss=0.05, jitter_ms=15)  # a latency would stretch the speech instead of delaying it
         plain, lossy, cutting = await asyncio.gather(
             phone.ring(line, question, WaitFor("audio"), WaitFor("quiet")),
             phone.ring(line, question, WaitFor("audio"), WaitFor("quiet"), impairments=bad, chaos_seed=1),
