@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ class Services:
             inactivity_seconds=limits.inactivity_seconds,
         )
 
+    def send_what_is_due(self) -> None:
+        self.pacer.catch_up(time.monotonic())
+
     def ice_for(self, claims: Claims) -> Sequence[Mapping[str, Any]]:
         return self.ice.for_session(claims.session_id, self.settings.token.ttl_seconds, claims.issued_at)
 
@@ -123,7 +127,7 @@ def create_app(
     )
     app.state.services = services
     problems.install(app)
-    app.add_middleware(ConnectionLimit, connections=services.connections)
+    app.add_middleware(ConnectionLimit, connections=services.connections, first=services.send_what_is_due)
     app.add_middleware(TrustedProxies, trusted=settings.server.trusted_proxies)
     handlers = CallRoutes(
         calls=services.sessions,

@@ -90,16 +90,22 @@ class Connections:
 
 
 class ConnectionLimit:
-    """The ASGI middleware; behind `TrustedProxies`, which says whose a request is."""
+    """The ASGI middleware; behind `TrustedProxies`, which says whose a request is.
 
-    def __init__(self, app: ASGIApp, connections: Connections) -> None:
+    `first` is called before each request: a hundred that come at once run in one round of the event loop, which
+    takes a hundred times as long as one, and what is due to leave must not wait for them all.
+    """
+
+    def __init__(self, app: ASGIApp, connections: Connections, first: Callable[[], None] = lambda: None) -> None:
         self._app = app
         self._connections = connections
+        self._first = first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        self._first()
         client = scope.get("client")
         who = self._connections.enter((client[0], client[1]) if client else None)
         try:

@@ -70,6 +70,17 @@ def test_through_a_trusted_proxy_those_count_for_whom_it_speaks():
     assert connections.enter(client("192.0.2.1", 0)) == "192.0.2.1"
 
 
+async def test_what_is_due_leaves_before_each_request():
+    order = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        order.append("request")
+
+    limited: Any = ConnectionLimit(application, Connections(1, []), first=lambda: order.append("due"))
+    await asyncio.gather(*(limited({"type": "http", "client": (f"192.0.2.{n}", n)}, None, None) for n in range(2)))
+    assert order == ["due", "request"] * 2
+
+
 class Application:
     """Answers and keeps WebSockets open; requests for /slow wait."""
 
