@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -192,6 +193,8 @@ def frames() -> st.SearchStrategy[bytes]:
         st.tuples(frames(), st.lists(st.integers(0, 400), max_size=2), st.booleans()), min_size=1, max_size=8
     )
 )
+@example([(framed(Opcode.TEXT, b"", True, 0), [], False), (framed(Opcode.TEXT, b"x" * 65_535, True, 0), [], True)])
+@example([(framed(Opcode.TEXT, b"x" * 65_535, True, 0), [], False), (b"\0\0", [], True)])
 @example([(framed(Opcode.TEXT, b"part", False, 0), [], False), (framed(Opcode.TEXT, b"whole", True, 0), [], False)])
 def test_whatever_comes_is_understood_as_by_uvicorn(reads: list[tuple[bytes, list[int], bool]]) -> None:
     pieces: list[bytes] = [b""]
@@ -200,8 +203,14 @@ def test_whatever_comes_is_understood_as_by_uvicorn(reads: list[tuple[bytes, lis
         parts = [data[start:end] for start, end in pairwise(places)]
         pieces = [*pieces[:-1], pieces[-1] + parts[0], *parts[1:]] if joins else [*pieces, *parts]
     pieces = [piece for piece in pieces if piece]
-    ours = asyncio.run(told(WebSocketProtocol, pieces))
-    assert ours == asyncio.run(told(WebSocketsSansIOProtocol, pieces))
+    ours, theirs = (asyncio.run(told(kind, pieces)) for kind in (WebSocketProtocol, WebSocketsSansIOProtocol))
+    if (
+        ours != theirs
+    ):  # after a mistake: uvicorn gives nothing of a read that has one, here what comes before it counts
+        given, fewer = ([one for one in told if one["type"] == "websocket.receive"] for told, _ in (ours, theirs))
+        assert len(given) < len(ours[0])
+        assert len(fewer) < len(theirs[0])
+        assert given[: len(fewer)] == fewer
 
 
 async def test_a_whole_small_message_does_not_go_through_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,14 +367,16 @@ async def test_pings_of_a_client_that_reads_nothing_fill_no_memory() -> None:
         reader, writer = await raw(url)
         await until(lambda: only(server).handshake_complete, "the socket is open")
         protocol = only(server)
-        pings = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 2000
-        async with asyncio.timeout(20):
+        for end, buffer in ((protocol.transport, socket.SO_SNDBUF), (writer.transport, socket.SO_RCVBUF)):
+            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 4096)  # so that little fills it
+        pings = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 500
+        async with asyncio.timeout(60):
             while protocol.writable.is_set():
                 writer.write(pings)
                 await asyncio.sleep(0)
             most = protocol.transport.get_write_buffer_size()
             writer.write(pings * 5 + Frame(Opcode.TEXT, b"and?").serialize(mask=True))
-            await until(lambda: application.taken == ["and?"], "it is heard all the while")
+            await until(lambda: application.taken == ["and?"], "it is heard all the while", 30)
             assert protocol.transport.get_write_buffer_size() <= most
             writer.write(Frame(Opcode.PING, b"the last").serialize(mask=True))
             said = b""
