@@ -87,6 +87,7 @@ _PRIVATE = (
     _Private(RTCSctpTransport, "_sack_needed", "whether there is something to acknowledge", True),
     _Private(RTCSctpTransport, "_advertised_rwnd", "bytes of unfinished messages held", True),
     _Private(RTCSctpTransport, "_sack_misordered", "chunks held because one before them is missing", True),
+    _Private(RTCSctpTransport, "_data_channel_queue", "texts never sent, which hold their channel and it us", True),
     _Private(RTCPeerConnection, "_RTCPeerConnection__connect", "the tasks that connect, to end them on close"),
     _Private(RTCPeerConnection, "_RTCPeerConnection__cname", "the CNAME that our description promises", True),
     _Private(RTCRtpTransceiver, "_codecs", "to answer with one codec alone", True),
@@ -322,6 +323,7 @@ def release(connection: RTCPeerConnection) -> None:
         transports.add(connection.sctp.transport)
         connection.sctp.remove_all_listeners()
         vars(connection.sctp).pop("_handle_data", None)
+        connection.sctp._data_channel_queue.clear()
     # Lines of a description that was refused half way have none.
     for dtls in filter(None, transports):
         agent = dtls.transport._connection

@@ -106,7 +106,7 @@ class AgentCall:
         self._records = True
         """False: the recording was paused, perhaps before it had begun."""
         self._log_ids = f"session={session_id}"
-        self._tools = ToolRunner(behaviour.tools, self.call, self._log_ids, house.spawn, self._returned)
+        self._tools = ToolRunner(behaviour.tools, self.call, self._log_ids, house.spawn)
         self._model: TurnModel | None = None
         self._hooks: set[asyncio.Task[None]] = set()
         turns = behaviour.agent is not None and behaviour.agent.keys_as_turns
@@ -182,7 +182,7 @@ class AgentCall:
         return self._model
 
     def run_tool(self, call: ToolCall) -> None:
-        self._tools.run(call)
+        self._tools.run(call, self._returned)
 
     def cancel_tool(self, call_id: str) -> None:
         self._tools.cancel(call_id)
@@ -217,6 +217,14 @@ class AgentCall:
             waiting.cancel()
         if self._behaviour.agent is not None and self._behaviour.agent.ended is not None:
             self._hook_soon("on_call_end", self._behaviour.agent.ended, self.call, dict(record))
+        self._house.spawn(self._let_go())
+
+    async def _let_go(self) -> None:
+        """Once hooks and tools are done nothing refers back any more, so that references alone free what ended."""
+        if working := self._hooks | self._tools.tasks:
+            await asyncio.wait(working)
+        self._session = self._model = None
+        del self.call, self._tools
 
     def _end_turn(self) -> None:
         if self._model is not None:

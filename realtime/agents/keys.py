@@ -70,6 +70,7 @@ class Keys:
 
     def close(self) -> None:
         """The call is over."""
+        self._on_turn = None
         if self._timer is not None:
             self._timer.cancel()
 

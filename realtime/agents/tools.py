@@ -60,9 +60,11 @@ def bounded(text: str) -> str:
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 """Begins work that may outlive its call, and that the server waits for a little when it stops."""
 
+Done: TypeAlias = Callable[[str, "ToolResult"], None]
+
 
 class ToolRunner:
-    """The tools of one call under way. `done(call_id, result)` is called once for each that was not cancelled."""
+    """The tools of one call under way."""
 
     def __init__(
         self,
@@ -70,26 +72,24 @@ class ToolRunner:
         call: Call,
         log_ids: str,
         spawn: Spawn,
-        done: Callable[[str, ToolResult], None],
     ) -> None:
         self._tools = tools
         self._call = call
         self._log_ids = log_ids
         self._spawn = spawn
-        self._done = done
         self._known: set[str] = set()
         self._running: dict[str, tuple[AgentTool, asyncio.Task[None]]] = {}
 
-    def run(self, asked: ToolCall) -> None:
-        """Nothing, for a call id that was run before."""
+    def run(self, asked: ToolCall, done: Done) -> None:
+        """`done(call_id, result)` is called once, unless it is cancelled. Nothing, for a call id run before."""
         tool = self._tools.get(asked.name)
         if asked.id in self._known or tool is None:
             return
         self._known.add(asked.id)
         if len(self._running) >= AT_ONCE:
-            self._done(asked.id, ToolResult(BUSY))
+            done(asked.id, ToolResult(BUSY))
             return
-        task = self._spawn(self._finish(tool, asked))
+        task = self._spawn(self._finish(tool, asked, done))
         self._running[asked.id] = tool, task
         task.add_done_callback(lambda _: self._running.pop(asked.id, None))
 
@@ -103,12 +103,17 @@ class ToolRunner:
             if tool.spec.on_cut == "cancel":
                 task.cancel()
 
-    async def _finish(self, tool: AgentTool, asked: ToolCall) -> None:
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """Of what is running."""
+        return {task for _, task in self._running.values()}
+
+    async def _finish(self, tool: AgentTool, asked: ToolCall, done: Done) -> None:
         began = asyncio.get_running_loop().time()
         result, outcome = await self._result(tool, asked)
         seconds = asyncio.get_running_loop().time() - began
         log.info("%s tool %s call=%s %s seconds=%.2f", self._log_ids, asked.name, asked.id, outcome, seconds)
-        self._done(asked.id, result)
+        done(asked.id, result)
 
     async def _result(self, tool: AgentTool, asked: ToolCall) -> tuple[ToolResult, str]:
         try:

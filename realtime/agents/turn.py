@@ -207,6 +207,7 @@ class _Run:
         self._closed = False
         self._ended = False
         turn = Turn(self, request, call)
+        self._task: asyncio.Task[None] | None
         self._task = asyncio.get_running_loop().create_task(self._serve(turn), name="turn")
 
     @property
@@ -220,6 +221,8 @@ class _Run:
             self._out.put_nowait(_Failed(error))
         else:
             self._out.put_nowait(ChatEnd("stop", _sum(stream.ending.usage for stream in self._streams)))
+        finally:
+            self._task = None  # when it was cancelled, it refers to this frame
 
     async def _drive(self, turn: Turn) -> None:
         """On the developer's loop."""
@@ -308,7 +311,8 @@ class _Run:
     def close(self) -> None:
         """Nothing of it is wanted any more."""
         self._closed = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         for stream in self._streams:
             stream.close()
         if not self._ended:

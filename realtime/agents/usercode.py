@@ -110,6 +110,12 @@ async def _outcome(work: Coroutine[Any, Any, T], seconds: float | None) -> _Outc
         return _Outcome(error=error)
 
 
+def _is_given_up() -> bool:
+    """Who waits here was cancelled, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Threads:
     """Plain functions in threads, a bounded number at once. Daemon threads, so that none keeps the server running."""
 
@@ -188,18 +194,20 @@ class OwnThread(Threads):
 
     async def run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
         future = asyncio.run_coroutine_threadsafe(_outcome(work, seconds), self._loop)
+        limit = asyncio.timeout(None if seconds is None else seconds + GRACE_S)
         try:
-            async with asyncio.timeout(None if seconds is None else seconds + GRACE_S) as limit:
+            async with limit:
                 return (await asyncio.wrap_future(future)).get()
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _is_given_up():
                 raise
             raise Misbehaved(error) from None  # it was cancelled over there
         except TimeoutError:
             if seconds is None or not limit.expired():
                 raise
             raise TookTooLong(seconds, self.place() or "an await that is not cancelled") from None
+        finally:
+            del future, limit  # what was raised refers to this frame, and both to what was raised
 
     def place(self) -> str | None:
         return where_now(sys._current_frames().get(self._thread.ident or 0))
@@ -232,8 +240,7 @@ class Inline(Threads):
         try:
             return await _limited(work, seconds)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _is_given_up():
                 raise
             raise Misbehaved(error) from error
         except (Exception, GeneratorExit):

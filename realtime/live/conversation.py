@@ -48,6 +48,7 @@ from realtime.live.effects import (
     WhenQuiet,
 )
 from realtime.live.items import History, HistoryError, Item, ItemStatus, Part
+from realtime.live.owned import weakly
 from realtime.live.quiet import Goodbye, Idle, Quiet
 from realtime.live.responses import Purpose, Response, Status
 from realtime.live.toolcalls import Owed, ToolCalls
@@ -88,14 +89,14 @@ class Conversation:
         self._to_say: deque[str] = deque(maxlen=MAX_TO_SAY)
         self._client_plays = client_plays
         self._turns = TurnTaking()
-        self._caller = Caller(config, self.history, self._turns, engines or {}, self._decide)
+        self._caller = Caller(config, self.history, self._turns, engines or {}, weakly(self._decide))
         self._answering = Answering(
             config,
             self.history,
             playout,
             engines or {},
-            self._response_closed,
-            self._tools_called,
+            weakly(self._response_closed),
+            weakly(self._tools_called),
             client_plays=client_plays,
         )
         self._answer_waits = False

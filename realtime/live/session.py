@@ -22,7 +22,7 @@ from media.endpoint import EndpointSettings, SpeechEvent, SpeechStarted
 from media.leg import Leg
 from media.playout import PlayoutEvent, PlayoutEventKind
 from media.vad import SpeechDetector
-from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, TextDelta
+from realtime.adapters.base import ChatDelta, EngineError, SpeechRequest, SpeechToText, TextDelta
 from realtime.adapters.catalogue import Engines
 from realtime.live import effects as fx
 from realtime.live import wire
@@ -30,6 +30,7 @@ from realtime.live.agent import CallAgent
 from realtime.live.config import SessionConfig
 from realtime.live.conversation import Conversation
 from realtime.live.hearing import Hearing
+from realtime.live.owned import weakly
 from realtime.live.socket_leg import AudioFormat, SocketLeg
 from realtime.live.tasks import CallTasks
 from realtime.live.text import repaired
@@ -108,11 +109,16 @@ class Session:
         self._delivering: Pcm | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
-        self._detector = detector(config.endpoint or EndpointSettings(), self._on_speech)
+        self._detector = detector(config.endpoint or EndpointSettings(), weakly(self._on_speech))
         self._voices: dict[int, asyncio.Queue[fx.Speak | fx.FinishSpeaking]] = {}
         self._tasks = CallTasks(self.id, self.log_ids)
         self.hearing = Hearing(
-            config, self.log_ids, self._tasks, lambda: self._engines.stt, self._tell, partial(self._blame, kind="stt")
+            config,
+            self.log_ids,
+            self._tasks,
+            weakly(self._recogniser),
+            weakly(self._tell),
+            partial(weakly(self._blame), kind="stt"),
         )
         self._room = asyncio.Event()
         self._inputs: deque[fx.Input] = deque()
@@ -349,6 +355,9 @@ class Session:
         self._tell(event)
 
     # --- answering ----------------------------------------------------------------------------
+
+    def _recogniser(self) -> SpeechToText:
+        return self._engines.stt
 
     def _blame(self, error: Exception, kind: str) -> tuple[str, str]:
         """A code and a sentence for an engine's failure; only expected failures are quoted to the caller."""

@@ -56,9 +56,8 @@ class AudioError(ValueError):
 class Delivery(Playout):
     """The playout of a client that plays for itself: what is pushed has been delivered."""
 
-    def __init__(self, on_event: Callable[[PlayoutEvent], None]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._tell = on_event
         self._delivered: dict[int, float] = {}
         self._over = 0
         """Generations up to this one are closed."""
@@ -117,9 +116,9 @@ class Delivery(Playout):
         heard = self._delivered.get(generation, 0.0)
         self._pending.append(PlayoutEvent(kind, generation, heard, time.monotonic()))
 
-    def tell(self) -> None:
+    def tell(self, to: Callable[[PlayoutEvent], None]) -> None:
         while self._pending:
-            self._tell(self._pending.popleft())
+            to(self._pending.popleft())
 
 
 class SocketLeg:
@@ -127,7 +126,7 @@ class SocketLeg:
 
     def __init__(self) -> None:
         self._listener: LegListener | None = None
-        self._playout = Delivery(self._on_playout)
+        self._playout = Delivery()
         self._unsent: deque[str] = deque()
         self._unsent_bytes = 0
         self._news = asyncio.Event()
@@ -163,7 +162,7 @@ class SocketLeg:
             self._end("slow_reader")
 
     def wake(self) -> None:
-        self._playout.tell()
+        self._playout.tell(self._on_playout)
 
     def stats(self) -> Mapping[str, float]:
         return {
@@ -266,6 +265,7 @@ class SocketLeg:
         self._news.set()
         if self._listener is not None:
             self._listener.on_closed(reason)
+        self._listener = None  # it refers to the leg; references alone are to free what ended
 
 
 async def decode_long(audio: str, form: AudioFormat) -> list[Pcm]:

@@ -58,6 +58,10 @@ _AFTER_DUE_S = 0.02
 """Seconds after the moment at which more is due that the carrier's queue is looked at: the middle between two polls."""
 
 
+def _nothing() -> None:
+    """A cut after the end: there is nobody to be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """`inactivity_s`: without any message the carrier is gone. `silence_s`: nobody has said anything."""
@@ -379,3 +383,6 @@ class CarrierLeg:
         self._news.set()
         if self._listener is not None:
             self._listener.on_closed(reason)
+        # Nothing refers back from here on, so that references alone free what ended.
+        self._listener = None
+        self._playout.on_cut = _nothing

@@ -27,10 +27,10 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
         yield running
 
 
-def claims() -> Claims:
+def claims(agent: str = "default") -> Claims:
     now = int(time.time())
     return Claims(
-        session_id=new_session_id(), jti="one", subject="key_1", agent="default", issued_at=now, expires_at=now + 60
+        session_id=new_session_id(), jti="one", subject="key_1", agent=agent, issued_at=now, expires_at=now + 60
     )
 
 
