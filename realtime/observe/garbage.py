@@ -1,9 +1,10 @@
 """Python's search for reference cycles, kept out of the way of calls.
 
 The interpreter looks through everything alive whenever enough has been added, and holds the event loop
-meanwhile: 60 to 200 ms once a hundred calls are open, which all of them hear. So what is there before the
-first call is taken out of the search, and the rest is searched when no call is open, or when so much has
-been added that memory would be at stake. The young are searched as ever, in smaller portions.
+meanwhile: 140 ms once a hundred calls are open, which all of them hear. So what is there before the first
+call is taken out of the search (50 ms are left), and the rest is searched when no call is open: what ended
+is freed by references alone, and cycles are made by other people's code at most. Should that make many,
+the search comes while calls are open. The young are searched as ever, in smaller portions.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ _YOUNG: Final = 700
 _MIDDLE: Final = 2
 """Such searches after which those that survived them are searched too: Python's ten hold the loop for 10 ms."""
 _NEVER: Final = 1 << 30
-MOST: Final = 40
-"""Searches of the middle, of 2,100 objects each, that may pass before everything is searched although calls are
-open: what hundreds of calls leave that have ended. Their legs are freed without it, their conversations are not."""
+MOST: Final = 400
+"""Searches of the middle, of 2,100 objects each at most, that may pass before everything is searched although calls are
+open. Some 1,500 calls that come and go bring that about though they leave nothing; memory is bounded by it."""
 
 
 class Garbage:
