@@ -105,7 +105,8 @@ async def test_how_a_recording_is_cut_does_not_change_what_is_heard():
 
 
 async def test_a_client_that_does_not_read_is_let_go(leg: SocketLeg):
+    told = listener(leg)
     for _ in range(17):
         leg.send_text("x" * (1 << 20))
-    assert leg.closed == listener(leg).closed == "slow_reader"
+    assert leg.closed == told.closed == "slow_reader"
     assert await leg.unsent() == []
