@@ -110,7 +110,11 @@ class ToolRunner:
 
     async def _finish(self, tool: AgentTool, asked: ToolCall, done: Done) -> None:
         began = asyncio.get_running_loop().time()
-        result, outcome = await self._result(tool, asked)
+        try:
+            result, outcome = await self._result(tool, asked)
+        except asyncio.CancelledError:
+            log.info("%s tool %s call=%s cancelled", self._log_ids, asked.name, asked.id)
+            raise
         seconds = asyncio.get_running_loop().time() - began
         log.info("%s tool %s call=%s %s seconds=%.2f", self._log_ids, asked.name, asked.id, outcome, seconds)
         done(asked.id, result)

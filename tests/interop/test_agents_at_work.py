@@ -21,9 +21,10 @@ import websockets
 from streamdouble.scenario import Step, Wait
 
 from realtime.client import connect
+from realtime.client.talk import read_audio
 from tests.calls import phone
 from tests.calls.bot import SPOKEN, spoken
-from tests.calls.caller import dial
+from tests.calls.caller import clip, dial
 from tests.calls.conftest import HOW_ARE_YOU
 from tests.calls.server import API_KEY, Server, free_port
 from tests.calls.test_webhooks import SECRET
@@ -40,7 +41,9 @@ FIXTURES = [
     calling("pause_recording", says="Pause"),
     calling("pause_recording", says="hello"),
     calling("resume_recording", says="Resume"),
+    calling("compare_prices", to="Rome", says="Compare"),
     calling("book_hotel", town="Rome"),
+    calling("compare_prices", to="Rome"),
     {"match": {"endpoint": "chat"}, "response": {"content": "There is one at seven."}},
 ]
 
@@ -105,6 +108,8 @@ class Talk:
     say: Callable[[str], Awaitable[Any]]
     send: Callable[[dict[str, Any]], Awaitable[Any]]
     hear: Callable[[], Awaitable[str]]
+    speak: Callable[[], Awaitable[Any]]
+    """HOW_ARE_YOU, aloud."""
 
 
 @asynccontextmanager
@@ -116,7 +121,10 @@ async def talk(server: Server, kind: str) -> AsyncIterator[Talk]:
             async def heard() -> str:
                 return str((await call.wait_for(SPOKEN))["transcript"])
 
-            yield Talk(session, call.say, call.send, heard)
+            async def speak() -> None:
+                call.send_audio(read_audio(HOW_ARE_YOU))
+
+            yield Talk(session, call.say, call.send, heard, speak)
         return
     async with dial(server) as caller:
 
@@ -126,7 +134,9 @@ async def talk(server: Server, kind: str) -> AsyncIterator[Talk]:
         async def send(event: dict[str, Any]) -> None:
             caller.send(event)
 
-        yield Talk(caller.session_id, say, send, lambda: spoken(caller))
+        yield Talk(
+            caller.session_id, say, send, lambda: spoken(caller), lambda: caller.microphone.say(clip(HOW_ARE_YOU))
+        )
 
 
 async def ring(server: Server, *steps: Step) -> tuple[str, asyncio.Task[Any]]:
@@ -317,3 +327,33 @@ async def test_a_tool_answers_later(late: Server, chat: str, kind: str) -> None:
         await until(booked, "the result")
         assert await call.hear(), "the result is told"
         assert ran(late, session, "book_hotel") == 1
+
+
+@pytest.mark.parametrize("kind", [WEBRTC, WEBSOCKET])
+async def test_a_tool_is_cancelled_by_who_goes_on_to_something_else(late: Server, kind: str) -> None:
+    async with talk(late, kind) as call:
+        await call.say("Compare prices to Rome.")
+        assert await call.hear() == "One moment, please."
+        await call.speak()
+        await cancelled(late, call.session)
+        assert await call.hear(), "it goes on talking"
+
+
+async def test_a_tool_is_cancelled_by_who_goes_on_on_the_telephone(serve: Serve, chat: str, tmp_path: Path) -> None:
+    if chat == EMBEDDED:
+        pytest.skip("the demo calls a tool that is named, and nobody says one's name on the telephone")
+    bot = tmp_path / "bot.py"
+    bot.write_text((EXAMPLES / "agents/long_tools.py").read_text().replace("book_hotel", "book_room"))
+    with serve(str(bot)) as server:
+        session, ringing = await ring(server, phone.saying(HOW_ARE_YOU), *GREETED, phone.saying(HOW_ARE_YOU), Wait(4.0))
+        await cancelled(server, session)
+        assert (await ringing).result.violations == []
+
+
+async def cancelled(server: Server, session: str) -> None:
+    async def over() -> bool:
+        return ran(server, session, "compare_prices") > 0
+
+    await until(over, "the end of the tool")
+    (told,) = [line for line in server.log().splitlines() if f"session={session} tool compare_prices call=" in line]
+    assert told.endswith("cancelled")
