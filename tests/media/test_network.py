@@ -58,43 +58,43 @@ def test_sockets_are_bound_where_asked_and_do_not_block():
 
 
 def test_ports_come_from_the_range_until_it_is_exhausted_and_come_back():
-    network = Network(interfaces=["127.0.0.1"], udp_ports="48200-48203")
+    network = Network(interfaces=["127.0.0.1"], udp_ports="28200-28203")
     sockets = [sock for _ in range(4) for sock in network.open_sockets()]
-    assert sorted(sock.getsockname()[1] for sock in sockets) == [48200, 48201, 48202, 48203]
-    with pytest.raises(PortsExhausted, match="48200 to 48203"):
+    assert sorted(sock.getsockname()[1] for sock in sockets) == [28200, 28201, 28202, 28203]
+    with pytest.raises(PortsExhausted, match="28200 to 28203"):
         network.open_sockets()
     sockets.pop(2).close()
     (again,) = network.open_sockets()
-    assert again.getsockname()[1] == 48202
+    assert again.getsockname()[1] == 28202
     for sock in [*sockets, again]:
         sock.close()
 
 
 def test_a_port_that_was_just_given_back_is_not_the_next_one_taken():
-    network = Network(interfaces=["127.0.0.1"], udp_ports="48210-48213")
+    network = Network(interfaces=["127.0.0.1"], udp_ports="28210-28213")
     taken = []
     for _ in range(4):
         (sock,) = network.open_sockets()
         taken.append(sock.getsockname()[1])
         sock.close()
-    assert sorted(taken) == [48210, 48211, 48212, 48213]
+    assert sorted(taken) == [28210, 28211, 28212, 28213]
 
 
 def test_ports_taken_by_others_are_stepped_over():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.1", 48220))
-        (sock,) = Network(interfaces=["127.0.0.1"], udp_ports="48220-48221").open_sockets()
-        assert sock.getsockname()[1] == 48221
+        other.bind(("127.0.0.1", 28220))
+        (sock,) = Network(interfaces=["127.0.0.1"], udp_ports="28220-28221").open_sockets()
+        assert sock.getsockname()[1] == 28221
         sock.close()
 
 
 def test_exhaustion_on_one_address_closes_the_sockets_of_the_others():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.2", 48230))
-        network = Network(interfaces=["127.0.0.1", "127.0.0.2"], udp_ports="48230")
+        other.bind(("127.0.0.2", 28230))
+        network = Network(interfaces=["127.0.0.1", "127.0.0.2"], udp_ports="28230")
         with pytest.raises(PortsExhausted):
             network.open_sockets()
-        (sock,) = Network(interfaces=["127.0.0.1"], udp_ports="48230").open_sockets()
+        (sock,) = Network(interfaces=["127.0.0.1"], udp_ports="28230").open_sockets()
         sock.close()
 
 

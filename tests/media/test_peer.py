@@ -241,7 +241,7 @@ async def test_nothing_is_told_after_the_end(dial):
 
 
 async def test_a_call_leaves_no_task_thread_or_socket_behind(stock_on_loopback):
-    network, pacer = Network(interfaces=["127.0.0.1"], udp_ports="48110-48110"), Pacer()
+    network, pacer = Network(interfaces=["127.0.0.1"], udp_ports="28110-28110"), Pacer()
     tasks, threads = asyncio.all_tasks(), threading.active_count()
     for _ in range(2):
         ear, caller = Ear(), StockCaller()
@@ -290,7 +290,7 @@ class pair:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_two_peers_talk_on_either_loop_and_family(new_loop, address):
     async def talk():
-        network, pacer = Network(interfaces=[address], udp_ports="48120-48129"), Pacer()
+        network, pacer = Network(interfaces=[address], udp_ports="28120-28129"), Pacer()
         began = time.monotonic()
         async with pair(network, pacer, send_silence=True) as (caller, callee, caller_ear, callee_ear):
             assert caller_ear.opened_at - began < 1.0
@@ -328,20 +328,20 @@ async def test_a_client_fills_its_pauses_with_silence_as_browsers_do(network, pa
 
 
 async def test_the_answer_names_only_the_configured_address_and_range(pacer, stock_on_loopback):
-    network = Network(interfaces=["127.0.0.1"], udp_ports="48130-48131")
+    network = Network(interfaces=["127.0.0.1"], udp_ports="28130-28131")
     peers, callers = [], []
     for _ in range(2):
         caller, peer = StockCaller(), Peer(network=network, pacer=pacer)
         peer.attach(Ear())
         answer = await peer.answer(await caller.offer())
         assert {address for address, _ in candidates(answer)} == {"127.0.0.1"}
-        assert {port for _, port in candidates(answer)} <= {48130, 48131}
+        assert {port for _, port in candidates(answer)} <= {28130, 28131}
         assert "a=msid:" in answer
         peers.append(peer)
         callers.append(caller)
     late, ear = Peer(network=network, pacer=pacer), Ear()
     late.attach(ear)
-    with pytest.raises(PortsExhausted, match="48130 to 48131"):
+    with pytest.raises(PortsExhausted, match="28130 to 28131"):
         await late.answer(callers[1].connection.localDescription.sdp)
     assert ear.closed == ["failed"]
     await peers[0].close()

@@ -108,7 +108,7 @@ async def test_a_taken_port_fails(tmp_path: Path) -> None:
 
 
 async def test_too_few_udp_ports_are_noticed(tmp_path: Path) -> None:
-    network = NetworkSettings(udp_ports="45300-45309", interfaces=["127.0.0.1"])
+    network = NetworkSettings(udp_ports="25300-25309", interfaces=["127.0.0.1"])
     check = await found(settings_in(tmp_path, network=network, limits=LimitSettings(calls=11)), "UDP")
     assert (check.state, "10 ports for up to 11 calls" in check.detail) == ("warn", True)
 
