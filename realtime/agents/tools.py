@@ -66,13 +66,7 @@ Done: TypeAlias = Callable[[str, "ToolResult"], None]
 class ToolRunner:
     """The tools of one call under way."""
 
-    def __init__(
-        self,
-        tools: Mapping[str, AgentTool],
-        call: Call,
-        log_ids: str,
-        spawn: Spawn,
-    ) -> None:
+    def __init__(self, tools: Mapping[str, AgentTool], call: Call, log_ids: str, spawn: Spawn) -> None:
         self._tools = tools
         self._call = call
         self._log_ids = log_ids
