@@ -4,7 +4,7 @@
 audio and reports `SpeechStarted` and `SpeechStopped`. Windows of all calls that became ready at about
 the same time run in one batch of at most 16, inline, so the loop is never held for more than about
 1 ms. In clear silence a gate on the level of the sound spares the network. Nothing here
-starts a thread, and the model is never fetched: it comes out of an installed package.
+starts a thread, and the model is part of this package.
 
 A window alone costs the network twice what it costs among six, so in a process with many calls the
 first of a batch waits some milliseconds for others.
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from media.audio import RATE_IN, Pcm
 from media.endpoint import SUBFRAME, SUBFRAMES, Endpointer, EndpointSettings, SpeechEvent
-from media.voice_model import BATCH, CONTEXT, STALE, WINDOW, VoiceMemory, VoiceModel, VoiceWindow, load_model
+from media.voice_model import BATCH, CONTEXT, STALE, WINDOW, SileroModel, VoiceMemory, VoiceModel, VoiceWindow
 
 _CROWD: Final = 8
 """Calls from which a window waits for company."""
@@ -96,9 +96,9 @@ class Vad:
         """Windows dropped because the loop fell behind."""
 
     def load(self) -> None:
-        """Load the model and run it once, so that the first call pays nothing. Raises `VadUnavailable`."""
+        """Load the model and run it once, so that the first call pays nothing."""
         if self._model is None:
-            self._model = load_model()
+            self._model = SileroModel()
         silence = VoiceWindow(np.zeros(CONTEXT + WINDOW, np.int16), self._model.memory())
         for size in (1, BATCH):
             self._model.run([silence] * size)

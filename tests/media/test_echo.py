@@ -105,7 +105,7 @@ def mixed(echoes, talker, at_s):
 
 @pytest.fixture(scope="module")
 def vad():
-    return Vad(model=SileroModel(SileroModel.find()), schedule=lambda delay_s, callback: None)
+    return Vad(model=SileroModel(), schedule=lambda delay_s, callback: None)
 
 
 def listen(vad, heard, said=None, *, shake=None):

@@ -62,7 +62,7 @@ def quietly(delay_s, callback):
 
 @pytest.fixture(scope="module")
 def model():
-    return SileroModel(SileroModel.find())
+    return SileroModel()
 
 
 def listen(vad, pcm, chunk=320, **changed):
