@@ -3,7 +3,8 @@
     python -m benchmarks.greetings [--calls 30] [--write docs/media.md]
 
 The embedded voice says it, in its own process; the playout's frames go through encoder, header and statistics, as in
-a call, on a clock that does not wait. SRTP and `sendto` come on top either way.
+a WebRTC call, or leave as Twilio's messages, mu-law in base64, on a clock that does not wait. SRTP, `sendto` and the
+socket come on top either way.
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ import argparse
 import asyncio
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.section import put, table
 from media.outbound import Outbound
+from media.pacer import Pacer
 from media.playout import Playout
 from realtime.adapters.base import SpeechRequest, TextToSpeech
 from realtime.adapters.catalogue import Catalogue
 from realtime.settings import AgentSettings, load
+from signaling.telephony.carrier import Started
+from signaling.telephony.leg import CarrierLeg
+from signaling.telephony.twilio import TwilioStream
 
+FRAME_S = 0.02
+POLL_S = 0.04
 GREETING = "Good morning, you have reached the front desk. How may I help you?"
 
 
@@ -38,26 +46,59 @@ async def _greet(voice: TextToSpeech, playout: Playout, generation: int, shared:
     playout.finish(generation)
 
 
-async def measure(voice: TextToSpeech, calls: int, shared: bool) -> tuple[float, float, float]:
-    """CPU of a call's greeting: the server's, the voice's, both in ms; and seconds of sound."""
-    speech = encoding = sound = 0.0
+class _WebRtc:
+    def __init__(self) -> None:
+        self.playout = Playout()
+        self._line = Outbound(
+            playout=self.playout,
+            payload_type=111,
+            ssrc=1,
+            cname="c",
+            send=lambda packet: True,
+            on_event=lambda event: None,
+        )
+
+    async def send(self) -> None:
+        now = 0.0
+        while self.playout.speaking is not None:
+            self._line.run(now)
+            now += FRAME_S
+
+
+class _Twilio:
+    def __init__(self) -> None:
+        self._now = 0.0
+        stream = TwilioStream()
+        [started] = stream.decode('{"event":"start","start":{"streamSid":"MZ1","callSid":"CA1"}}')
+        assert isinstance(started, Started)
+        self._leg = CarrierLeg(stream, started, Pacer(), clock=lambda: self._now)
+        self.playout = self._leg.playout
+
+    async def send(self) -> None:
+        while self.playout.speaking is not None:
+            self._leg.on_poll(self._now)
+            self._now += POLL_S
+        # In a call the socket takes them as they come; the greeting fits into what may wait.
+        await self._leg.close()
+
+
+async def measure(
+    voice: TextToSpeech, wire: Callable[[], _WebRtc | _Twilio], calls: int, shared: bool
+) -> tuple[float, float, float]:
+    """CPU of a call's greeting: to send it, and the voice's, both in ms; and seconds of sound."""
+    speech = sending = sound = 0.0
     before = _voice_seconds()
     for _ in range(calls):
-        playout = Playout()
-        line = Outbound(
-            playout=playout, payload_type=111, ssrc=1, cname="c", send=lambda packet: True, on_event=lambda event: None
-        )
+        call = wire()
         began = time.process_time()
-        await _greet(voice, playout, 1, shared)
+        await _greet(voice, call.playout, 1, shared)
         made = time.process_time()
-        now, sound = 0.0, playout.buffered_ms / 1000
-        while playout.speaking is not None:
-            line.run(now)
-            now += 0.02
+        sound = call.playout.buffered_ms / 1000
+        await call.send()
         speech += made - began
-        encoding += time.process_time() - made
+        sending += time.process_time() - made
     engine = _voice_seconds() - before
-    return encoding / calls * 1000, (speech + engine) / calls * 1000, sound
+    return sending / calls * 1000, (speech + engine) / calls * 1000, sound
 
 
 async def compare(calls: int) -> str:
@@ -70,12 +111,21 @@ async def compare(calls: int) -> str:
             voice = catalogue.engines(AgentSettings()).tts
             rows, sound = [], 0.0
             for name, shared in (("for each call", False), ("kept", True)):
-                await measure(voice, 2, shared)  # warm, and the first of the calls that find it kept
-                encoding, speech, sound = await measure(voice, calls, shared)
-                rows.append((name, f"{speech:.2f}", f"{encoding:.2f}", f"{encoding / (sound * 50) * 1000:.1f}"))
+                for wire in (_WebRtc, _Twilio):  # warm, and the first of the calls that find it kept
+                    await measure(voice, wire, 2, shared)
+                packets, speech, sound = await measure(voice, _WebRtc, calls, shared)
+                messages, _, _ = await measure(voice, _Twilio, calls, shared)
+                each = packets / (sound * 50) * 1000
+                rows.append((name, f"{speech:.2f}", f"{packets:.2f}", f"{each:.1f}", f"{messages:.2f}"))
         finally:
             await catalogue.close()
-    head = ("made and encoded", "voice, ms", "playout, encoder, header, ms", "the same, µs a packet")
+    head = (
+        "made and encoded",
+        "voice, ms",
+        "WebRTC: playout, encoder, header, ms",
+        "the same, µs a packet",
+        "a carrier's socket: playout, G.711, messages, ms",
+    )
     about = f"CPU of one greeting of {sound:.1f} s by the embedded voice, `python -m benchmarks.greetings`:"
     return f"{about}\n\n{table(head, rows)}"
 

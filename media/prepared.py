@@ -49,6 +49,11 @@ class SharingEncoder:
         self._unseen: Pcm | None = None
         """The frame sent last, when the encoder has not seen it."""
 
+    @property
+    def is_shared(self) -> bool:
+        """What it makes of prepared frames serves other calls, and theirs this one."""
+        return self._encoder.setting is not None
+
     def expect_loss(self, share: float) -> None:
         before = self._encoder.setting
         self._encoder.expect_loss(share)

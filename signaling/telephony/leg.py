@@ -22,6 +22,7 @@ from media.audio import FRAME_OUT, Pcm
 from media.leg import Abilities, LegListener
 from media.pacer import Pacer
 from media.playout import Playout, PlayoutEvent
+from media.prepared import Source
 from signaling.telephony.carrier import (
     Audio,
     CarrierError,
@@ -266,17 +267,21 @@ class CarrierLeg:
         happened: list[PlayoutEvent] = []
         while not self._is_held and playout.lead_ms(now) < traits.fill_ms:
             frames: list[Pcm] = []
+            sources: list[Source | None] = []
             while len(frames) * _FRAME_MS < traits.quantum_ms:
                 if self._tones:
                     frame: Pcm | None = playout.beside(self._tones.popleft(), now)
+                    source = None
                 else:
                     frame, events = playout.next_frame(now)
+                    source = playout.source
                     happened += events
                 if frame is None:
                     break
                 frames.append(frame)
+                sources.append(source)
             if frames:
-                self._put(self._to.push(frames[0] if len(frames) == 1 else np.concatenate(frames)))
+                self._put(self._to.push(frames, sources))
             if playout.has_ended:
                 self._put(self._to.flush())
             self._ask(now)

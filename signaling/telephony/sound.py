@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Final
+
 import av
 import numpy as np
 
 from media import g711
 from media.audio import RATE_IN, RATE_OUT, Pcm
 from media.opus import OpusDecoder, OpusError
+from media.prepared import SharingEncoder, Source
 from media.resample import BlockResampler
 from signaling.telephony.carrier import Codec
 
 NOTHING: Pcm = np.zeros(0, np.int16)
+_LAWS: Final[Mapping[str, g711.Law]] = {"pcmu": g711.ULAW, "pcma": g711.ALAW}
 
 
 class FromCarrier:
@@ -65,7 +70,10 @@ def _g722() -> av.AudioCodecContext:
 
 
 class ToCarrier:
-    """24 kHz to encoded bytes; `frame_bytes`: only whole frames come out, `flush` fills the last one up."""
+    """24 kHz to encoded bytes; `frame_bytes`: only whole frames come out, `flush` fills the last one up.
+
+    G.711 of what is prepared is shared with all other calls, those over WebRTC too.
+    """
 
     def __init__(self, codec: Codec, frame_bytes: int | None = None) -> None:
         self._codec = codec
@@ -73,15 +81,12 @@ class ToCarrier:
         self._rest = b""
         self.reset()
 
-    def push(self, pcm: Pcm) -> bytes:
-        pcm = self._resampler.push(pcm)
-        match self._codec.encoding:
-            case "pcmu":
-                data = g711.ulaw_encode(pcm)
-            case "pcma":
-                data = g711.alaw_encode(pcm)
-            case _:
-                data = pcm.astype("<i2", copy=False).tobytes()
+    def push(self, frames: Sequence[Pcm], sources: Sequence[Source | None] = ()) -> bytes:
+        """`sources`: what each frame is of, where that is prepared; such frames are of 480 samples."""
+        if self._encoder.is_shared and any(sources):
+            data = b"".join(map(self._encoder.encode, frames, sources))
+        else:
+            data = self._encoder.encode(frames[0] if len(frames) == 1 else np.concatenate(frames), None)
         if self._frame is None:
             return data
         data = self._rest + data
@@ -94,10 +99,31 @@ class ToCarrier:
         rest, self._rest = self._rest, b""
         if self._frame is None or not rest:
             return b""
-        silence = {"pcmu": b"\xff", "pcma": b"\xd5"}.get(self._codec.encoding, b"\x00")
-        return rest + silence * (self._frame - len(rest))
+        law = _LAWS.get(self._codec.encoding)
+        return rest + (b"\x00" if law is None else law.silence) * (self._frame - len(rest))
 
     def reset(self) -> None:
         """What comes next does not follow from what came before."""
-        self._resampler = BlockResampler(RATE_OUT, self._codec.rate)
+        law = _LAWS.get(self._codec.encoding)
+        self._encoder = SharingEncoder(_Linear(self._codec.rate) if law is None else g711.Encoder(law))
         self._rest = b""
+
+
+class _Linear:
+    """`media.codec.Encoder` of little-endian samples. They are not shared: there are three rates of them, each several
+    times the size of what `[limits] kept_speech_bytes` counts for G.711."""
+
+    setting = None
+
+    def __init__(self, rate: int) -> None:
+        self._resampler = BlockResampler(RATE_OUT, rate)
+
+    def encode(self, frame: Pcm) -> bytes:
+        return self._resampler.push(frame).astype("<i2", copy=False).tobytes()
+
+    def encode_after(self, previous: Pcm, frame: Pcm) -> bytes:
+        self._resampler.push(previous)
+        return self.encode(frame)
+
+    def expect_loss(self, share: float) -> None:
+        """A carrier reports none."""

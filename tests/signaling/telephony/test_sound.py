@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from media import g711
 from media.audio import Pcm
+from media.codec import PCMU
 from media.g711 import alaw_decode, alaw_encode, ulaw_decode, ulaw_encode
 from media.opus import OpusEncoder
+from media.prepared import Prepared, SharingEncoder
 from signaling.telephony.carrier import Codec
 from signaling.telephony.sound import FromCarrier, ToCarrier
 from tests.media.webrtc import loudest_hz
@@ -51,7 +54,7 @@ def test_what_a_carrier_sends_is_heard_as_it_was(codec: Codec) -> None:
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 def test_what_we_say_reaches_the_carrier_as_it_was(codec: Codec) -> None:
     mouth, said = ToCarrier(codec), tone(24_000)
-    pcm = decoded(codec, b"".join(mouth.push(said[at : at + 4800]) for at in range(0, len(said), 4800)))
+    pcm = decoded(codec, b"".join(mouth.push([said[at : at + 4800]]) for at in range(0, len(said), 4800)))
     assert len(pcm) == pytest.approx(codec.rate, abs=codec.rate // 50)
     assert abs(loudest_hz(pcm, codec.rate) - 440) < 2
     middle = pcm[codec.rate // 10 : -codec.rate // 10]
@@ -63,15 +66,15 @@ def test_pieces_of_any_size_make_the_same_sound() -> None:
     said = tone(24_000, 0.5)
     for codec in CODECS:
         whole, pieces = ToCarrier(codec), ToCarrier(codec)
-        together = whole.push(said)
-        apart = b"".join(pieces.push(said[at : at + 480]) for at in range(0, len(said), 480))
+        together = whole.push([said])
+        apart = b"".join(pieces.push([said[at : at + 480]]) for at in range(0, len(said), 480))
         assert apart == together
 
 
 @pytest.mark.parametrize("frame", [160, 320, 640])
 def test_only_whole_frames_come_out_and_the_last_is_filled_with_silence(frame: int) -> None:
     mouth = ToCarrier(Codec("pcmu"), frame)
-    out = [mouth.push(tone(24_000, 0.03)) for _ in range(5)]
+    out = [mouth.push([tone(24_000, 0.03)]) for _ in range(5)]
     assert all(len(data) % frame == 0 for data in out)
     rest = mouth.flush()
     assert len(rest) in (0, frame)
@@ -81,10 +84,64 @@ def test_only_whole_frames_come_out_and_the_last_is_filled_with_silence(frame: i
 
 def test_after_a_reset_nothing_of_before_is_left() -> None:
     mouth = ToCarrier(Codec("l16", 16_000), 640)
-    mouth.push(tone(24_000, 0.033))
+    mouth.push([tone(24_000, 0.033)])
     mouth.reset()
     assert mouth.flush() == b""
-    assert not np.frombuffer(mouth.push(np.zeros(4800, np.int16)), "<i2").any()
+    assert not np.frombuffer(mouth.push([np.zeros(4800, np.int16)]), "<i2").any()
+
+
+def prepared_speech(seconds: float, hz: float = 440.0) -> list[Pcm]:
+    said = tone(24_000, seconds, hz)
+    return [said[at : at + 480] for at in range(0, len(said), 480)]
+
+
+def said_to(mouth: ToCarrier, frames: list[Pcm], prepared: Prepared | None = None) -> bytes:
+    """In pieces of 200 ms, as carriers are sent them."""
+    pieces = []
+    for at in range(0, len(frames), 10):
+        piece = frames[at : at + 10]
+        pieces.append(mouth.push(piece, [prepared and (prepared, at + n) for n in range(len(piece))]))
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("name", ["pcmu", "pcma"])
+def test_what_is_prepared_is_encoded_for_the_first_call_and_each_call_gets_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, frames, prepared = Codec.named(name), prepared_speech(0.5), Prepared()
+    alone = said_to(ToCarrier(codec), [np.zeros(480, np.int16), *frames])[160:]
+    assert said_to(ToCarrier(codec), frames, prepared) == alone
+    monkeypatch.setattr(g711.Encoder, "encode", None)
+    assert said_to(ToCarrier(codec), frames, prepared) == alone
+
+
+def test_a_webrtc_call_and_a_carriers_call_share_g711() -> None:
+    frames, prepared = prepared_speech(0.3), Prepared()
+    line = SharingEncoder(PCMU.encoder())
+    packets = [line.encode(frame, (prepared, number)) for number, frame in enumerate(frames)]
+    assert said_to(ToCarrier(Codec("pcmu")), frames, prepared) == b"".join(packets)
+    assert prepared.packets(PCMU.encoder().setting) == packets
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_what_follows_something_prepared_sounds_as_if_all_was_encoded_for_this_call(codec: Codec) -> None:
+    """After some of it, in the same message, and after all of it."""
+    greeting, answer, prepared = prepared_speech(0.5), prepared_speech(0.3, 300.0), Prepared()
+    said_to(ToCarrier(codec), greeting, prepared)
+    for heard in (4, len(greeting)):
+        shared, own = ToCarrier(codec), ToCarrier(codec)
+        own.push([np.zeros(480, np.int16)])
+        shared.push([np.zeros(480, np.int16)])
+        frames = [*greeting[:heard], *answer]
+        sources = [(prepared, n) if n < heard else None for n in range(len(frames))]
+        assert shared.push(frames, sources) == own.push(frames)
+
+
+def test_samples_that_are_not_g711_are_not_kept_with_the_sound() -> None:
+    prepared = Prepared()
+    for name in ("l16/8000", "l16/16000", "l16/24000"):
+        said_to(ToCarrier(Codec.named(name)), prepared_speech(0.3), prepared)
+    assert prepared._packets == {}
 
 
 def test_silence_is_as_long_as_was_asked() -> None:
