@@ -46,6 +46,7 @@ from realtime.recording.recordings import Recordings
 from realtime.recording.routes import recording_routes
 from realtime.settings import Settings, data_folder
 from realtime.store.base import Store
+from realtime.store.writable import Writable
 from realtime.telephone import lines, rest
 from realtime.web import access
 from realtime.web.access import PageAccess, trust
@@ -171,7 +172,13 @@ def create_app(
         packets=services.pacer.late,
     )
     health = health_routes(
-        services.sessions, services.catalogue, services.pacer, services.watchdog, services.metrics, VERSION
+        services.sessions,
+        services.catalogue,
+        services.pacer,
+        services.watchdog,
+        services.metrics,
+        Writable(services.store),
+        VERSION,
     )
     app.include_router(health)
     page = PageAccess(services.store, trust(settings, services.api_keys))

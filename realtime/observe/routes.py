@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Awaitable, Callable
 from importlib import metadata
 from typing import Any
 
@@ -20,8 +21,15 @@ from realtime.observe.watchdog import Watchdog
 
 
 def health_routes(
-    sessions: Sessions, catalogue: Catalogue, pacer: Pacer, watchdog: Watchdog, metrics: Metrics, version: str
+    sessions: Sessions,
+    catalogue: Catalogue,
+    pacer: Pacer,
+    watchdog: Watchdog,
+    metrics: Metrics,
+    writable: Callable[[], Awaitable[bool]],
+    version: str,
 ) -> APIRouter:
+    """`writable`: whether the store can be written."""
     router = APIRouter(tags=["health"])
     started = time.monotonic()
 
@@ -32,8 +40,8 @@ def health_routes(
 
     @router.get("/readyz")
     async def readyz() -> Response:
-        """Accepts calls; 503 when `draining`, `full` or `overloaded`."""
-        refusal = sessions.refusal
+        """Accepts calls; 503 when `draining`, `full`, `overloaded` or `store_unavailable`."""
+        refusal = sessions.refusal or (None if await writable() else "store_unavailable")
         if refusal is None:
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": refusal}, 503, {"Retry-After": f"{RETRY_AFTER_S:.0f}"})

@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.calls.caller import Caller, dial
+from tests.calls.caller import Caller, clip, dial
+from tests.calls.conftest import HOW_ARE_YOU
 from tests.calls.server import Server
-from tests.calls.test_recording import ended
+from tests.calls.test_recording import ended, loud, sound
 from tests.calls.test_websocket import Socket
 from tests.calls.test_websocket import dial as open_socket
 from tests.media.webrtc import rms, until
 
 GREETING = "Good morning, you have reached the front desk."
+OTHER = "Good evening, this is the office, and nobody is here before nine."
 CONFIG = f"""
 [agents.greeter]
 greeting = "{GREETING}"
+chat = "instant"
+recording = true
+
+[agents.office]
+greeting = "{OTHER}"
 chat = "instant"
 """
 
@@ -32,8 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def over_socket(server: Server) -> AsyncIterator[Socket]:
-    async with open_socket(server, key=str((await server.token(agent="greeter"))["token"])) as socket:
+async def over_socket(server: Server, agent: str = "greeter") -> AsyncIterator[Socket]:
+    async with open_socket(server, key=str((await server.token(agent=agent))["token"])) as socket:
         await socket.until("response.done")
         yield socket
 
@@ -81,19 +88,47 @@ async def test_calls_after_the_first_are_told_the_same_without_a_voice_whatever_
         record: dict[str, Any] = await ended(server, session)
         assert record["transcript"][0]["text"] == GREETING
         assert 0 < await spoken(server, session) != len(GREETING)
+        _, recorded = await sound(server, record["recording"])
+        recorded = recorded[int(np.argmax(np.abs(recorded) > 0.015)) :]
+        assert likeness(heard[-1], recorded) > 0.9, "the recording holds what was heard"
     assert likeness(heard[0], heard[1]) > 0.95
     wave = np.frombuffer(third.audio(), np.int16).astype(float)
     sounding = np.repeat(wave[int(np.argmax(np.abs(wave) > 500)) :], 2)
     assert likeness(heard[1], sounding) > 0.9
 
 
-async def test_a_kept_greeting_is_cut_like_any_other_and_keeps_the_words_that_were_heard(server: Server) -> None:
+async def test_of_a_kept_greeting_as_many_words_were_heard_as_of_one_that_was_made_for_the_call(server: Server) -> None:
+    heard, characters = [], []
+    for _ in range(2):
+        async with over_socket(server, "office") as socket:
+            item = socket.events[-1]["response"]["output"][0]["id"]
+            texts = []
+            for ms in (2000, 1300, 600):
+                await socket.send(type="conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=ms)
+                await socket.until("conversation.item.truncated")
+                await socket.send(type="conversation.item.retrieve", item_id=item)
+                texts.append((await socket.until("conversation.item.retrieved"))["item"]["content"][0]["transcript"])
+        heard.append(texts)
+        characters.append(await spoken(server, socket.events[0]["session"]["id"]))
+    assert characters[0] > 0 == characters[1]
+    assert heard[0] == heard[1]
+    assert len(set(heard[0])) == 3
+    assert all(OTHER.startswith(text) for text in heard[0])
+
+
+@pytest.mark.parametrize("by", ["speech", "request"])
+async def test_a_kept_greeting_is_cut_like_any_other_and_keeps_the_words_that_were_heard(
+    server: Server, by: str
+) -> None:
     async with over_socket(server):
         pass
     async with dial(server, agent="greeter") as caller:
         await caller.wait_for("output_audio_buffer.started")
         await until(lambda: len(caller.sound()) > 48_000 and rms(caller.sound()[-2400:]) > 500, "its words are heard")
-        caller.send({"type": "output_audio_buffer.clear"})
+        if by == "speech":
+            await caller.microphone.say(clip(HOW_ARE_YOU))
+        else:
+            caller.send({"type": "output_audio_buffer.clear"})
         await caller.wait_for("output_audio_buffer.cleared")
         cut = await caller.wait_for("conversation.item.truncated")
         session = caller.session_id
@@ -103,3 +138,6 @@ async def test_a_kept_greeting_is_cut_like_any_other_and_keeps_the_words_that_we
     assert GREETING.startswith(text)
     assert 0 < len(text) < len(GREETING)
     assert record["turns"][0]["heard_ms"] == pytest.approx(cut["audio_end_ms"], abs=1)
+    _, recorded = await sound(server, record["recording"])
+    begin, end = loud(recorded)[0]
+    assert (end - begin) * 1000 <= cut["audio_end_ms"] + 100, "nothing of what was cut"
