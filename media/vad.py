@@ -45,8 +45,8 @@ _OVER_FLOOR: Final = 4.0
 _HANGOVER: Final = 10
 """Windows (320 ms) that the gate stays open after the last sound or trace of voice."""
 
-_TRUSTED: Final = 7
-"""Windows (224 ms) of a turn under way for which a `Guard` that heard a talker is not asked again."""
+_TRUSTED: Final = 15
+"""Windows (0.5 s) of a turn under way for which a `Guard` that heard a talker is not asked again."""
 
 _TRACE: Final = 0.1
 """Probability under which a window is clear non-speech."""
@@ -64,7 +64,7 @@ class Guard(Protocol):
 
     def explains(self, samples: Pcm, arrived_at: float) -> bool:
         """Whether the window that ends `samples` is playout coming back. Asked of those with sound, in order;
-        of one in eight while a turn is under way and the last one asked of was a talker's."""
+        of one in sixteen while a turn is under way and the last one asked of was a talker's."""
 
     def quiet(self, power: float, arrived_at: float) -> None:
         """The window had no sound over the room's noise: its loudest 8 ms had this mean square."""
