@@ -1,4 +1,5 @@
-"""The log: one plain line an entry on stderr, without any secret of the settings, whatever library wrote it."""
+"""The log: one plain line an entry on stderr, without any secret of the settings, whatever library wrote it, and
+without end for nobody who is refused (`log_limit`)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel, SecretStr
 
 from realtime.agents.secrets import Redaction
+from realtime.log_limit import LogLimit
 
 OWN_LOGGERS = ("realtime", "signaling", "media", "token_service")
 """Only these go into detail at DEBUG. Libraries would write down what no redaction knows: tokens in headers, the
@@ -32,6 +34,7 @@ class _Formatter(logging.Formatter):
 def configure_logging(level: str, settings: BaseModel) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(Redaction(secrets_of(settings))))
+    handler.addFilter(LogLimit())
     logging.basicConfig(level="INFO" if level == "debug" else level.upper(), handlers=[handler], force=True)
     if level == "debug":
         for name in OWN_LOGGERS:

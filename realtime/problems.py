@@ -32,6 +32,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from realtime.log_limit import REFUSED
 from realtime.store.base import StoreError
 from signaling.errors import CallError, Full
 from signaling.sdp import OfferError
@@ -229,10 +230,17 @@ def _log(problem: Problem, scope: Scope, error: BaseException) -> None:
     arguments = (scope.get("method", "WS"), path, problem.status, problem.code, why, request_id())
     if problem.status == 500:
         logger.error(line, *arguments, exc_info=error)
-    elif problem.status > 500:
-        logger.warning(line, *arguments)
-    else:
-        logger.info(line, *arguments)
+        return
+    # Vendors' failures are not the caller's doing.
+    refused = problem.status < 500 or problem.status == 503
+    extra = _of(f"requests refused with {problem.status}", scope) if refused else None
+    logger.log(logging.WARNING if problem.status > 500 else logging.INFO, line, *arguments, extra=extra)
+
+
+def _of(what: str, scope: Scope) -> dict[str, tuple[str, str]]:
+    """That a line is one of those that strangers can cause."""
+    client = scope.get("client")
+    return {REFUSED: (what, client[0] if client else "")}
 
 
 async def _answer_known(connection: HTTPConnection, error: Exception) -> Response:
@@ -267,7 +275,8 @@ class Problems:
         try:
             await self._app(scope, receive, send_named)
         except ClientDisconnect:
-            logger.info("%s %s: the client went away request_id=%s", scope.get("method", "WS"), _path(scope), name)
+            arguments = (scope.get("method", "WS"), _path(scope), name)
+            logger.info("%s %s: the client went away request_id=%s", *arguments, extra=_of("clients gone", scope))
         except Exception as error:
             await self._caught(error, scope, receive, send_named, started)
         finally:

@@ -164,7 +164,9 @@ class TelephonyRoutes:
                 leg = await self._open(socket, line, stream)
             except (CarrierError, CallError, InvalidRequest, TimeoutError, WebSocketDisconnect, Full) as error:
                 why = error.reason or error.code if isinstance(error, CallError) else error
-                log.warning("%s: a socket was closed before its call began: %r", line.name, why)
+                address = socket.client.host if socket.client else ""
+                extra = {"refused": ("sockets closed before their call began", address)}  # `realtime.log_limit`
+                log.warning("%s: a socket was closed before its call began: %r", line.name, why, extra=extra)
                 await _close(socket, _refusal(error))
                 return
         leg.open()
