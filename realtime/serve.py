@@ -46,6 +46,9 @@ from token_service.api_keys import ApiKeys
 GRACE_SECONDS = 5
 """How long requests may go on once the server was told to stop."""
 
+HANDSHAKE_SECONDS = 10.0
+"""For TLS, where the server does that itself; as long as for the head of a request after it."""
+
 MAX_WEBSOCKET_MESSAGE = 21 << 20
 """Bytes: one event may append 15 MiB of audio, which is 20 MiB in base64."""
 
@@ -82,6 +85,10 @@ class _Server(uvicorn.Server):
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.is_ssl:
+            # uvicorn leaves the loops' minute; a connection is not counted for its address before its handshake.
+            loop = asyncio.get_running_loop()
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS)  # type: ignore[method-assign]
         await super().startup(sockets=sockets)
         if self.started:
             self._on_listening()

@@ -26,7 +26,8 @@ class SlowReader:
         self._transport = transport
         self._seconds = seconds
         self._deadline: asyncio.TimerHandle | None = None
-        transport.set_write_buffer_limits(0)  # told as soon as anything has to wait, and when nothing does
+        # Told as soon as anything has to wait, and when nothing does. Not 0: over TLS nothing at all reaches that.
+        transport.set_write_buffer_limits(1)
 
     def waiting(self) -> None:
         if self._deadline is None:
