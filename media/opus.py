@@ -207,7 +207,7 @@ class OpusEncoder:
         size = self._encode(self._state_at, frame.tobytes(), FRAME_OUT, self._packet_at, _MAX_PACKET)
         if size < 0:
             raise RuntimeError(f"libopus failed with {size}")
-        return ctypes.string_at(self._packet_at, size)
+        return self._packet.raw[:size]
 
     def encode_after(self, previous: Pcm, frame: Pcm) -> bytes:
         """As `encode`, where another encoder made the packet of `previous`.

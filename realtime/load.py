@@ -35,6 +35,8 @@ TURN_S: Final = 12.5
 SPOKEN_S: Final = 5.0
 """The caller speaks as long as the bot answers; with the pause between, each has 40 % of the time."""
 _TICKS: Final = 960
+_HALF: Final = 1 << 31
+"""Of the range of a timestamp."""
 _STEP_S: Final = 0.001
 """Calls are spread over the milliseconds of a packet."""
 _TALKS_OVER: Final = 0.2
@@ -78,6 +80,8 @@ class LoadCall:
         self._is_measuring = False
         self._next: int | None = None
         self._expected = -1
+        self._origin: int | None = None
+        """Timestamp at which the talkspurt began: they wrap, and their differences do not."""
         self._earliest = float("inf")
         self._spurt: list[float] = []
 
@@ -158,7 +162,9 @@ class LoadCall:
         if begins:
             self.answers += 1
             self.close_spurt()
-        relative = now - timestamp / 48_000
+        if begins or self._origin is None:
+            self._origin = timestamp
+        relative = now - ((timestamp - self._origin + _HALF & 2 * _HALF - 1) - _HALF) / 48_000
         self._earliest = min(self._earliest, relative)
         if self._is_measuring:
             self._spurt.append(relative)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 from typer.testing import CliRunner
 
 from media.audio import FRAME_S
 from media.endpoint import EndpointSettings, SpeechStarted, SpeechStopped
+from media.network import Network
 from media.opus import SILENCE_PACKET, OpusDecoder
+from media.rtp import RtpPacket
 from media.vad import Vad
 from realtime import bench
 from realtime.bench import BUSY, LATE_MS, Measured, Verdict, next_try, summary
 from realtime.cli import app
-from realtime.load import SPOKEN_S, Load
+from realtime.load import SPOKEN_S, Load, LoadCall
 
 
 def tried(calls: int, ms: float = 5.0, *, late_ms: float = 1.0, own_late_ms: float = 1.0, lost: int = 0) -> Measured:
@@ -74,6 +79,22 @@ def test_its_voice_is_one_utterance_to_the_detector() -> None:
         detector.push(decoder.decode(packet), number * FRAME_S)
         vad.flush()
     assert [type(event) for event in events] == [SpeechStarted, SpeechStopped]
+
+
+@pytest.mark.parametrize("first", [0, (1 << 32) - 2 * 960, (1 << 31) - 960])
+async def test_a_timestamp_that_wraps_is_not_late(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = LoadCall(Network(), random.Random(1), duplex=True)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    call.measure()
+    for number, late in enumerate([0.0, 0.001, 0.0, 0.007, 0.0]):
+        clock[0] = 100.0 + number * FRAME_S + late
+        timestamp = first + number * 960 & 0xFFFFFFFF
+        assert call.on_datagram(RtpPacket(111, number, timestamp, 7, b"", marker=number == 0).serialize())
+    call.close_spurt()
+    monkeypatch.undo()
+    await call.close()
+    assert call.lateness_s == pytest.approx([0.0, 0.001, 0.0, 0.007, 0.0])
 
 
 async def test_its_callers_hold_real_calls_and_hang_up() -> None:
