@@ -15,6 +15,7 @@ def whole(others: float) -> dict[str, object]:
     load = {"calls": 75, "ms_per_call_second": 5.0, "calls_per_core": 200.0, "packets_missing": 0}
     load["lateness_ms"] = {"p50": 1.0, "p95": 2.0, "p99": 3.0}
     result = {"conversation": load, "duplex": load, "stock_duplex": load, "limit": None, "ratio_to_stock": 5.1}
+    result["ratios_to_stock"] = [4.9, 5.1, 5.2]
     return {"machine": machine.describe(), "others_cores": others, "media": result}
 
 
