@@ -120,7 +120,7 @@ def section(whole: Json) -> str:
     c = result["limit"]
     if c is not None:
         rows.append(f"| libopus and libsrtp in C | – | {c['ms_per_call_second']} | {c['calls_per_core']} | – | – |")
-    least, *_, most = result["ratios_to_stock"]
+    least, most = min(result["ratios_to_stock"]), max(result["ratios_to_stock"])
     share = f", {result['share_of_limit']:.0%} of what C reaches" if "share_of_limit" in result else ""
     others = whole["others_cores"]
     verdict = "" if others is None or others <= machine.QUIET_CORES else ": **not quiet, these figures do not count**"
