@@ -40,14 +40,19 @@ def clock() -> list[float]:
 
 
 @pytest.fixture
-def log(clock: list[float]) -> Iterator[Log]:
-    handler, root = Log(lambda: clock[0]), logging.getLogger()
-    before = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
+def log(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    handler = Log(lambda: clock[0])
+    # Every `uvicorn.Config` of the process has set the levels of uvicorn's loggers for all.
+    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.error")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        monkeypatch.setattr(logger, "propagate", True)
+    loggers[0].addHandler(handler)
     yield handler
-    root.setLevel(before)
-    root.removeHandler(handler)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    loggers[0].removeHandler(handler)
 
 
 def refuse(kind: str, address: str, times: int = 1) -> None:
