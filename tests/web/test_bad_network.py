@@ -6,7 +6,6 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,6 +21,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 
 SAID = ("hello how are you today", "what is the weather like in london tomorrow")
+ENOUGH = 0.15
 KEEP = """
     const Stock = RTCPeerConnection;
     window.RTCPeerConnection = class extends Stock {
@@ -69,29 +69,36 @@ class Relay:
         self.loop.close()
 
 
-@pytest.fixture
-def relay() -> Iterator[Relay]:
-    relay = Relay()
-    yield relay
-    relay.close()
-
-
-def test_a_browsers_words_are_understood_over_a_bad_network(server: Server, new_page: NewPage, relay: Relay) -> None:
+def test_a_browsers_words_are_understood_over_a_bad_network(server: Server, new_page: NewPage) -> None:
+    """In the median of three calls: which words the losses fall upon is chance, for a browser keeps its own time."""
     pytest.importorskip("pocketsphinx", reason="words need the extra `local`")
-    page = new_page(server.url, script=KEEP)
-    page.route(re.compile(r"/realtime/calls$"), relay.offer)
-    page.route(re.compile(r"/realtime/calls/.+"), lambda route: route.fulfill(status=204))
-    page.click("#talk")
-    page.wait_for_selector(LIVE)
-    expect(page.locator("#facts")).not_to_contain_text("websocket")
-    relay.worsen(seed=1)
-    words = page.locator("#words .user p")
-    expect(words).to_have_count(len(SAID))
-    deadline = time.monotonic() + PATIENCE_MS / 1000
-    while share(words.all_inner_texts()) > 0.15:  # words are shown while they are still being heard
-        assert time.monotonic() < deadline, words.all_inner_texts()
-        page.wait_for_timeout(100)
-    assert page.evaluate(LOST) > 0, "by the server's receiver reports nothing was lost"
+    shares: list[float] = []
+    while sum(each <= ENOUGH for each in shares) < 2:
+        assert sum(each > ENOUGH for each in shares) < 2, shares
+        shares.append(misheard(server, new_page, seed=len(shares) + 1))
+
+
+def misheard(server: Server, new_page: NewPage, seed: int) -> float:
+    """Of the words of one call, how many were not understood; soon after they were said."""
+    relay = Relay()
+    try:
+        page = new_page(server.url, script=KEEP)
+        page.route(re.compile(r"/realtime/calls$"), relay.offer)
+        page.route(re.compile(r"/realtime/calls/.+"), lambda route: route.fulfill(status=204))
+        page.click("#talk")
+        page.wait_for_selector(LIVE)
+        expect(page.locator("#facts")).not_to_contain_text("websocket")
+        relay.worsen(seed)
+        words = page.locator("#words .user p")
+        expect(words).to_have_count(len(SAID))
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while (wrong := share(words.all_inner_texts())) > ENOUGH and time.monotonic() < deadline:
+            page.wait_for_timeout(100)  # words are shown while they are still being heard
+        assert page.evaluate(LOST) > 0, "by the server's receiver reports nothing was lost"
+        page.click("#talk")
+        return wrong
+    finally:
+        relay.close()
 
 
 def share(heard: list[str]) -> float:
