@@ -6,7 +6,7 @@ the same time run in one batch of at most 16, inline, so the loop is never held 
 1 ms. In clear silence a gate on the level of the sound spares the network. Nothing here
 starts a thread, and the model is part of this package.
 
-A window alone costs the network twice what it costs among six, so in a process with many calls the
+A window alone costs the network more than twice what it costs among five, so in a process with many calls the
 first of a batch waits some milliseconds for others.
 """
 

@@ -38,8 +38,7 @@ BATCH: Final = 16
 STALE: Final = 62
 """Windows (2 s) after which it is: after long noise or music the network under-reports the next word."""
 
-VERSION: Final = "6.2.3"
-"""Of the network."""
+MODEL_VERSION: Final = "6.2.3"
 
 WEIGHTS: Final = Path(__file__).with_name("silero_vad.npz")
 
@@ -195,7 +194,7 @@ def hann() -> _Array:
     return np.hanning(_FFT + 1)[:-1].astype(np.float32)
 
 
-def _in_threes(frames: npt.NDArray[np.float32]) -> _Array:
+def _in_threes(frames: _Array) -> _Array:
     """A view of each three frames in a row as one: (batch, frames, size) to (batch, frames - 2, 3 * size)."""
     batch, count, size = frames.shape
     flat = frames.reshape(batch, count * size)

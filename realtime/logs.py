@@ -1,5 +1,5 @@
 """The log: one plain line an entry on stderr, without any secret of the settings, whatever library wrote it, and
-without end for nobody who is refused (`log_limit`)."""
+with a bounded number of lines about requests that are refused (`log_limit`)."""
 
 from __future__ import annotations
 

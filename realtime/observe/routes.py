@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from media.pacer import Pacer
-from media.voice_model import VERSION
+from media.voice_model import MODEL_VERSION
 from realtime.adapters.base import EngineInfo
 from realtime.adapters.catalogue import Catalogue
 from realtime.live.sessions import RETRY_AFTER_S, Sessions
@@ -74,4 +74,4 @@ def _engine(info: EngineInfo) -> dict[str, Any]:
 
 
 def _vad_info() -> EngineInfo:
-    return EngineInfo("silero", "vad", "embedded", "silero-vad", VERSION, "MIT")
+    return EngineInfo("silero", "vad", "embedded", "silero-vad", MODEL_VERSION, "MIT")

